@@ -1,0 +1,1 @@
+"""The Repository: keeps bases and contributions, fuses them, publishes the result."""

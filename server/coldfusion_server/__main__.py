@@ -1,0 +1,32 @@
+"""Console script `coldfusion-server`: say what is missing before importing what needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from coldfusion_shared.errors import ColdFusionError, MissingExtra
+
+
+def main() -> None:
+    """Run the command line; whatever goes wrong is one sentence and a fitting exit code."""
+    try:
+        from coldfusion_server.cli import app
+        from coldfusion_server.cli.output import fail
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("coldfusion"):
+            raise
+        missing = MissingExtra.of("server", error.name)
+        sys.exit(f"Error: {missing.message}\n{missing.hint}")
+    try:
+        app()
+    except ColdFusionError as error:
+        if os.environ.get("COLDFUSION_DEBUG"):
+            raise
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The HTTP face of the Repository: parse, call a service, answer."""

@@ -1,0 +1,80 @@
+"""Bases, their files and their evaluations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
+from coldfusion_server.services import bases, evaluations
+from coldfusion_shared.schemas.bases import Base, Evaluation, EvaluationReport
+from coldfusion_shared.schemas.common import Page
+
+router = APIRouter(prefix="/v1/models/{owner}/{name}/bases", tags=["bases"])
+
+VersionPath = Annotated[str, Path(description="v<n> or latest", examples=["latest"])]
+
+
+@router.get("")
+def list_bases(ctx: Ctx, who: Who, model: ModelPath, window: WindowQuery) -> Page[Base]:
+    """List the model's bases, newest first."""
+    return bases.list_bases(ctx, model, who, window)
+
+
+@router.get("/{version}", response_model=Base, responses={304: {"description": "not modified"}})
+def get_base(
+    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, request: Request
+) -> Response:
+    """Show one base with its manifest. The ETag is the manifest's digest."""
+    base = bases.get_base(ctx, model, version, who)
+    etag = f'"{base.digest}"'
+    if _matches(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return JSONResponse(base.model_dump(mode="json"), headers={"ETag": etag})
+
+
+@router.api_route(
+    "/{version}/files/{path:path}",
+    methods=["GET", "HEAD"],
+    response_class=FileResponse,
+    responses={206: {"description": "part of the file"}, 304: {"description": "not modified"}},
+)
+def get_file(
+    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, path: str, request: Request
+) -> Response:
+    """Send one file of a base, whole or by range. The ETag is its SHA-256."""
+    file = bases.get_file(ctx, model, version, path, who)
+    etag = f'"{file.sha256}"'
+    if _matches(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    headers = {"ETag": etag, "Cache-Control": "private, no-transform"}
+    stored = ctx.store.local_path(file.sha256)
+    assert stored is not None, "the local store has files"
+    return FileResponse(
+        stored,
+        headers=headers,
+        media_type="application/octet-stream",
+        filename=file.path.rsplit("/", 1)[-1],
+    )
+
+
+@router.get("/{version}/evaluations", tags=["evaluations"])
+def list_evaluations(
+    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath
+) -> list[Evaluation]:
+    """List what evaluators measured of a base, oldest first."""
+    return evaluations.list_evaluations(ctx, model, version, who)
+
+
+@router.post("/{version}/evaluations", status_code=201, tags=["evaluations"])
+def post_evaluation(
+    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, report: EvaluationReport
+) -> Evaluation:
+    """Keep scores that the caller, an evaluator, measured of a base."""
+    return evaluations.post_evaluation(ctx, model, version, report, who)
+
+
+def _matches(request: Request, etag: str) -> bool:
+    return etag in (part.strip() for part in request.headers.get("if-none-match", "").split(","))

@@ -1,0 +1,87 @@
+"""Which HTTP status each error gets: the only place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from coldfusion_shared.errors import ColdFusionError
+from coldfusion_shared.schemas.common import Problem
+
+STATUS: Mapping[str, int] = {
+    "internal": 500,
+    "unknown_name": 422,
+    "duplicate_name": 500,
+    "missing_extra": 501,
+    "invalid_transition": 409,
+    "not_found": 404,
+    "model_not_found": 404,
+    "base_not_found": 404,
+    "file_not_found": 404,
+    "round_not_found": 404,
+    "contribution_not_found": 404,
+    "token_not_found": 404,
+    "unauthenticated": 401,
+    "token_expired": 401,
+    "forbidden": 403,
+    "invalid_request": 422,
+    "conflict": 409,
+    "model_exists": 409,
+    "base_outdated": 409,
+    "already_contributed": 409,
+    "idempotency_mismatch": 409,
+    "state_conflict": 409,
+    "round_not_closable": 409,
+    "upload_incomplete": 409,
+    "lease_lost": 409,
+    "too_large": 413,
+    "upload_refused": 403,
+    "bad_weights": 422,
+    "malformed_weights": 422,
+    "incompatible_weights": 422,
+    "non_finite_weights": 422,
+    "digest_mismatch": 422,
+    "contribution_rejected": 422,
+    "bad_model": 422,
+    "bad_data": 422,
+    "training_failed": 500,
+    "storage_full": 507,
+    "storage_unavailable": 503,
+    "database_unavailable": 503,
+    "server_unreachable": 503,
+    "server_error": 500,
+    "configuration": 500,
+    "port_in_use": 500,
+    "data_folder_too_new": 500,
+}
+
+# What passes by itself is worth another try; a client waits this long, in seconds.
+RETRY_AFTER: Mapping[str, int] = {"storage_unavailable": 5, "database_unavailable": 2}
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(error: ColdFusionError, instance: str, request_id: str | None) -> Problem:
+    """Return the problem details that tell `error`."""
+    status = STATUS[error.code]
+    return Problem(
+        type=f"urn:coldfusion:{error.code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=error.message,
+        code=error.code,
+        instance=instance,
+        hint=error.hint,
+        tensors=list(error.tensors),
+        retry_after=RETRY_AFTER.get(error.code),
+        request_id=request_id,
+    )
+
+
+def headers(error: ColdFusionError) -> dict[str, str]:
+    """Return the headers that go with the problem details."""
+    if error.code in RETRY_AFTER:
+        return {"Retry-After": str(RETRY_AFTER[error.code])}
+    if STATUS[error.code] == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": "Bearer"}
+    return {}

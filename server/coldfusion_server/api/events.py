@@ -1,0 +1,82 @@
+"""Events: as a list, and as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Header, Query
+from starlette.responses import StreamingResponse
+
+from coldfusion_server.api.dependencies import Ctx, Events, Who
+from coldfusion_server.events import outbox
+from coldfusion_server.events.broker import Broker
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.lookup import find_model
+from coldfusion_server.services.tokens import Principal
+from coldfusion_shared.errors import ModelNotFound
+from coldfusion_shared.schemas.events import Event
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+
+ModelQuery = Annotated[str | None, Query(max_length=96, description="owner/name; null: all")]
+
+
+@router.get("")
+def list_events(
+    ctx: Ctx,
+    who: Who,
+    model: ModelQuery = None,
+    after: Annotated[int, Query(ge=0, le=2**62, description="id of the last one seen")] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> list[Event]:
+    """List what happened behind an event, oldest first."""
+    with ctx.database.read() as session:
+        events = outbox.after(session, after, limit, model)
+    readable: dict[str | None, bool] = {}
+    return [event for event in events if _may_see(ctx, who, event.model, readable)]
+
+
+@router.get("/stream", response_class=StreamingResponse)
+async def stream_events(
+    ctx: Ctx,
+    who: Who,
+    broker: Events,
+    model: ModelQuery = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """Send events as they happen (server-sent events); Last-Event-ID resumes."""
+    after = int(last_event_id) if last_event_id and last_event_id.isdigit() else None
+    return StreamingResponse(
+        _lines(ctx, broker, who, model, after),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _lines(
+    ctx: Context, broker: Broker, who: Principal | None, model: str | None, after: int | None
+) -> AsyncIterator[str]:
+    readable: dict[str | None, bool] = {}
+    # The first bytes at once: a watcher then knows that it is connected.
+    yield ": connected\n\n"
+    async for event in broker.watch(lambda item: model in (None, item.model), after):
+        if event is None:
+            yield ": still here\n\n"
+        elif await anyio.to_thread.run_sync(_may_see, ctx, who, event.model, readable):
+            yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
+
+
+def _may_see(
+    ctx: Context, who: Principal | None, model: str | None, readable: dict[str | None, bool]
+) -> bool:
+    """Return whether the caller may know of the model; each model is looked up once."""
+    if model is not None and model not in readable:
+        try:
+            with ctx.database.read() as session:
+                find_model(session, model, who)
+            readable[model] = True
+        except ModelNotFound:
+            readable[model] = False
+    return model is None or readable[model]

@@ -1,0 +1,24 @@
+"""Models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
+from coldfusion_server.services import models
+from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.models import Model
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+def list_models(ctx: Ctx, who: Who, window: WindowQuery) -> Page[Model]:
+    """List the models that the caller may read, newest first."""
+    return models.list_models(ctx, who, window)
+
+
+@router.get("/{owner}/{name}")
+def get_model(ctx: Ctx, who: Who, model: ModelPath) -> Model:
+    """Show one model: its newest base, its policy, its open round."""
+    return models.get_model(ctx, model, who)

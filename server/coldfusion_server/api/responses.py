@@ -1,0 +1,64 @@
+"""Problem details as responses, for errors wherever they come up."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from coldfusion_server.api import errors
+from coldfusion_shared.errors import ColdFusionError, InvalidRequest
+from coldfusion_shared.schemas.common import Problem
+
+
+def problem_response(error: ColdFusionError, path: str, request_id: str | None) -> Response:
+    """Return the response that tells `error`."""
+    body = errors.problem(error, path, request_id)
+    return JSONResponse(
+        body.model_dump(mode="json", exclude_none=True),
+        body.status,
+        headers=errors.headers(error),
+        media_type=errors.MEDIA_TYPE,
+    )
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error of `app` as problem details."""
+
+    @app.exception_handler(ColdFusionError)
+    async def ours(request: Request, error: ColdFusionError) -> Response:
+        return problem_response(error, request.url.path, request.state.request_id)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        ours = InvalidRequest(f"{where}: {first['msg']}.")
+        return problem_response(ours, request.url.path, request.state.request_id)
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(request: Request, error: HTTPException) -> Response:
+        body = Problem(
+            type="about:blank",
+            title=str(error.detail),
+            status=error.status_code,
+            detail=f"{error.detail}: {request.method} {request.url.path}",
+            code="not_found" if error.status_code == 404 else "invalid_request",
+            instance=request.url.path,
+            request_id=request.state.request_id,
+        )
+        return JSONResponse(
+            body.model_dump(mode="json", exclude_none=True),
+            error.status_code,
+            headers=dict(error.headers or {}),
+            media_type=errors.MEDIA_TYPE,
+        )
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> Response:
+        ours = ColdFusionError(
+            "The Repository met an error of its own.",
+            hint="Tell its operator the request id; the log has the details.",
+        )
+        return problem_response(ours, request.url.path, request.state.request_id)

@@ -1,0 +1,42 @@
+"""The server itself: who answers, who asks, whether all is well."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sqlalchemy import text
+
+from coldfusion_server.api.dependencies import Ctx, Who
+from coldfusion_server.services.tokens import require
+from coldfusion_shared import __version__
+from coldfusion_shared.schemas.common import ServerInfo
+from coldfusion_shared.schemas.tokens import Role, Whoami
+
+router = APIRouter(tags=["server"])
+
+
+@router.get("/v1")
+def info(ctx: Ctx) -> ServerInfo:
+    """Tell the server's version and its clock."""
+    return ServerInfo(version=__version__, time=ctx.now())
+
+
+@router.get("/v1/whoami")
+def whoami(who: Who) -> Whoami:
+    """Tell who holds the token that came with the request."""
+    principal = require(who, Role.READER)
+    return Whoami(name=principal.name, role=principal.role, expires_at=principal.expires_at)
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Answer as long as the process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(ctx: Ctx) -> dict[str, str]:
+    """Answer 200 while database and store work, else 503."""
+    with ctx.database.read() as session:
+        session.execute(text("SELECT 1"))
+    ctx.store.free_bytes()
+    return {"status": "ok"}

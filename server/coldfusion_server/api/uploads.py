@@ -1,0 +1,55 @@
+"""The bytes of uploads, for stores that have no URLs of their own: raw streams, never forms."""
+
+from __future__ import annotations
+
+import anyio
+from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
+
+from coldfusion_server.api.dependencies import Ctx
+from coldfusion_server.services import uploads
+from coldfusion_shared.errors import InvalidRequest, TooLarge, UploadRefused
+
+router = APIRouter(tags=["uploads"])
+
+BUFFER_BYTES = 2**20
+# A sender that is silent for this long, in seconds, is gone.
+SILENCE_SECONDS = 60
+
+
+@router.put("/v1/uploads/{upload}/{number}")
+async def put_part(ctx: Ctx, upload: str, number: int, request: Request) -> Response:
+    """Take one part, under the URL that the upload plan gave for it. Answers its ETag."""
+    ticket = uploads.check_url(ctx, request.url.path, upload, number, dict(request.query_params))
+    length = request.headers.get("content-length")
+    if length is not None and int(length) > ticket.size:
+        raise TooLarge(f"This part has {ticket.size} bytes, the body {length}.")
+    await anyio.to_thread.run_sync(uploads.check_waiting, ctx, upload)
+    receiver = await anyio.to_thread.run_sync(uploads.PartReceiver, ctx, ticket)
+    try:
+        await _receive(request, receiver)
+        etag = await anyio.to_thread.run_sync(receiver.finish)
+    except ClientDisconnect:
+        raise UploadRefused("The connection was closed before the part had arrived.") from None
+    except TimeoutError:
+        raise InvalidRequest(f"No byte has arrived for {SILENCE_SECONDS} seconds.") from None
+    finally:
+        receiver.abort()
+    return Response(status_code=200, headers={"ETag": f'"{etag}"'})
+
+
+async def _receive(request: Request, receiver: uploads.PartReceiver) -> None:
+    """Write in blocks, each in a thread, so that a slow disk holds up nobody else."""
+    buffer = bytearray()
+    stream = request.stream().__aiter__()
+    while True:
+        with anyio.fail_after(SILENCE_SECONDS):
+            chunk = await anext(stream, None)
+        if chunk is None:
+            break
+        buffer += chunk
+        if len(buffer) >= BUFFER_BYTES:
+            await anyio.to_thread.run_sync(receiver.write, bytes(buffer))
+            buffer.clear()
+    if buffer:
+        await anyio.to_thread.run_sync(receiver.write, bytes(buffer))

@@ -1,0 +1,61 @@
+"""The web application: built by a function of its context, nothing global."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from coldfusion_server.api import bases, contributions, events, models, rounds, server, uploads
+from coldfusion_server.api.gate import Gate
+from coldfusion_server.api.responses import add_handlers
+from coldfusion_server.events.broker import Broker
+from coldfusion_server.services.context import Context
+from coldfusion_shared import __version__
+from coldfusion_shared.schemas.common import Problem
+
+DESCRIPTION = """
+The Repository of a community that evolves one pretrained model together. Pull the newest base,
+finetune it on data that you keep, send back weights; what is accepted is fused into the next base.
+
+Errors are RFC 9457 problem details with a stable `code`. Send tokens as `Authorization: Bearer`.
+"""
+
+ERRORS = {
+    "4XX": {"model": Problem, "description": "what was wrong, and what to do next"},
+    "5XX": {"model": Problem, "description": "what failed here"},
+}
+
+
+def create_app(context: Context) -> FastAPI:
+    """Build the application over `context`; tests build as many as they like."""
+    broker = Broker(context.database)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        reader = asyncio.create_task(broker.run())
+        yield
+        broker.stop()
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
+
+    app = FastAPI(
+        title="coldfusion",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        # Swagger's page would load scripts from elsewhere; the document itself is enough.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    app.state.context = context
+    app.state.broker = broker
+    for module in (server, models, bases, rounds, contributions, uploads, events):
+        app.include_router(module.router, responses=ERRORS)  # type: ignore[arg-type]
+    add_handlers(app)
+    app.add_middleware(Gate, context=context)
+    return app

@@ -1,0 +1,45 @@
+"""The commands of `coldfusion-server`, one file each. They parse, call a service and print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from coldfusion_server.cli import doctor, migrate, model, openapi, round, settings, token, up
+from coldfusion_shared import __version__
+
+EPILOG = "Exit codes: 0 done, 1 failed (one sentence says why), 2 wrong usage, 130 interrupted."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run a Repository: keep bases, take contributions, fuse them, publish.",
+    epilog=EPILOG,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"coldfusion-server {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that go before the command."""
+
+
+app.command("up")(up.up)
+app.command("migrate")(migrate.migrate)
+app.add_typer(model.app, name="model")
+app.add_typer(round.app, name="round")
+app.add_typer(token.app, name="token")
+app.command("doctor")(doctor.doctor)
+app.command("settings")(settings.settings)
+app.command("openapi")(openapi.openapi)

@@ -1,0 +1,60 @@
+"""Options that several commands share, and how to read a length of time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coldfusion_shared.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from coldfusion_server.services.context import Context
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of database, objects and signing secret."),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database-url", help="SQLAlchemy URL; default: SQLite in the data folder."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_duration(text: str | None) -> timedelta | None:
+    """Return the length of time of ``90d``, ``24h``, ``30m`` or ``10s``; null for null."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or int(match[1]) == 0:
+        raise InvalidRequest(
+            f"{text!r} is no length of time.", hint="Write it like 90d, 24h, 30m or 10s."
+        )
+    try:
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise InvalidRequest(f"{text!r} is too long.") from None
+
+
+@contextmanager
+def opened(data_dir: Path | None, database_url: str | None) -> Iterator[Context]:
+    """Open the Repository of the data folder for one command, its database up to date."""
+    from coldfusion_server.db.migrate import check_revision
+    from coldfusion_server.services.context import open_context
+    from coldfusion_server.settings import load_settings
+
+    context = open_context(load_settings(data_dir=data_dir, database_url=database_url))
+    try:
+        check_revision(context.database)
+        yield context
+    finally:
+        context.close()

@@ -1,0 +1,1 @@
+"""What maintainers and contributors watch."""

@@ -1,0 +1,270 @@
+"""The tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.rounds import RoundState
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time in UTC. SQLite keeps no time zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store in UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return with time zone."""
+        if value is not None and value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
+        return value
+
+
+class Table(DeclarativeBase):
+    """Base class of all tables; not called Base, which here means a base model."""
+
+    # Predictable names, so that migrations can name constraints on every database.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        str: String(500),
+    }
+
+
+class ModelRow(Table):
+    """A line of bases."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    public: Mapped[bool]
+    policy: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    # The head. It moves in the transaction that publishes, and nowhere else.
+    current: Mapped[int]
+
+
+class BaseRow(Table):
+    """A published, immutable version of a model."""
+
+    __tablename__ = "bases"
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    # The canonical manifest as text: what the digest is taken of, to the byte.
+    manifest: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    files: Mapped[list[BaseFileRow]] = relationship(order_by="BaseFileRow.id")
+
+
+class BaseFileRow(Table):
+    """One file of a base; the bytes are the object of that digest."""
+
+    __tablename__ = "base_files"
+    __table_args__ = (UniqueConstraint("base_id", "path"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"))
+    path: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+
+
+class ContributorRow(Table):
+    """A person, or a machine that works for one."""
+
+    __tablename__ = "contributors"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    created_at: Mapped[datetime]
+
+
+class TokenRow(Table):
+    """A token; the secret itself is shown once and never kept."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), index=True)
+    role: Mapped[str] = mapped_column(String(20))
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    contributor: Mapped[ContributorRow] = relationship()
+
+
+class RoundRow(Table):
+    """One iteration of a model."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        # The database itself refuses a second open round of one model.
+        Index(
+            "uq_rounds_one_open",
+            "model_id",
+            unique=True,
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index("ix_rounds_state", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    state: Mapped[RoundState] = mapped_column(String(20))
+    base_number: Mapped[int]
+    result_number: Mapped[int | None]
+    # The model's policy as it was when the round closed.
+    policy: Mapped[dict[str, Any] | None]
+    # The fused base before publication: a manifest, once all its objects are stored.
+    candidate: Mapped[str | None] = mapped_column(Text)
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    fused_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    total_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+class ContributionRow(Table):
+    """One upload and what became of it."""
+
+    __tablename__ = "contributions"
+    __table_args__ = (
+        UniqueConstraint("contributor_id", "idempotency_key"),
+        # Of twenty equal uploads that arrive at once, the database lets one be accepted.
+        Index(
+            "uq_contributions_same_weights",
+            "model_id",
+            "tensors_digest",
+            unique=True,
+            sqlite_where=text("state IN ('accepted', 'fused')"),
+            postgresql_where=text("state IN ('accepted', 'fused')"),
+        ),
+        Index("ix_contributions_round_state", "round_id", "state"),
+        Index("ix_contributions_state", "state"),
+    )
+
+    # Grows with time, for paging; the id is what the world sees.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
+    base_number: Mapped[int]
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
+    state: Mapped[ContributionState] = mapped_column(String(20))
+    encoding: Mapped[str] = mapped_column(String(40))
+    idempotency_key: Mapped[str] = mapped_column(String(200))
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    work: Mapped[dict[str, Any]]
+    findings: Mapped[list[Any]]
+    tensors_digest: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str | None] = mapped_column(Text)
+    hint: Mapped[str | None] = mapped_column(Text)
+    # Place in the order of acceptance, which is the order of the fuse.
+    position: Mapped[int | None]
+    weight: Mapped[float | None] = mapped_column(Float)
+    result_number: Mapped[int | None]
+    declared_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    decided_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    contributor: Mapped[ContributorRow] = relationship()
+    model: Mapped[ModelRow] = relationship()
+    round: Mapped[RoundRow] = relationship()
+    files: Mapped[list[ContributionFileRow]] = relationship(order_by="ContributionFileRow.id")
+
+
+class ContributionFileRow(Table):
+    """One file of a contribution, as declared."""
+
+    __tablename__ = "contribution_files"
+    __table_args__ = (UniqueConstraint("contribution_id", "path"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    contribution_id: Mapped[str] = mapped_column(ForeignKey("contributions.id"))
+    path: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    part_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class EvaluationRow(Table):
+    """What an evaluator measured of a base."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
+    suite: Mapped[str]
+    protocol: Mapped[str] = mapped_column(String(20))
+    metric: Mapped[str]
+    scores: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    contributor: Mapped[ContributorRow] = relationship()
+
+
+class EventRow(Table):
+    """What happened. Written in the transaction of what it tells, so it is never lost or untrue."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(String(60))
+    model: Mapped[str | None] = mapped_column(String(100), index=True)
+    at: Mapped[datetime]
+    data: Mapped[dict[str, Any]]
+
+
+class LeaseRow(Table):
+    """Who works on what, until when. The fencing number grows each time that it changes hands."""
+
+    __tablename__ = "leases"
+
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(100))
+    fencing: Mapped[int]
+    expires_at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""What happened: written with the change that it tells of, sent on to whoever watches."""

@@ -1,0 +1,35 @@
+"""The events table: appended to inside the transaction of the change itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import EventRow
+from coldfusion_shared.schemas.events import Event
+
+
+def append(
+    session: Session, now: datetime, kind: str, model: str | None, data: dict[str, Any]
+) -> None:
+    """Add an event of type `kind`, such as ``base.published``, to the caller's transaction."""
+    session.add(EventRow(type=kind, model=model, at=now, data=data))
+
+
+def after(session: Session, last: int, limit: int, model: str | None = None) -> list[Event]:
+    """Return the events with ids above `last`, oldest first, `limit` at most."""
+    query = select(EventRow).where(EventRow.id > last).order_by(EventRow.id).limit(limit)
+    if model is not None:
+        query = query.where(EventRow.model == model)
+    return [
+        Event(id=row.id, type=row.type, model=row.model, at=row.at, data=row.data)
+        for row in session.scalars(query)
+    ]
+
+
+def newest(session: Session) -> int:
+    """Return the id of the newest event, 0 if there is none."""
+    return session.scalar(select(EventRow.id).order_by(EventRow.id.desc()).limit(1)) or 0

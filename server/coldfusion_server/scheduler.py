@@ -1,0 +1,31 @@
+"""The scheduler: closes rounds when their policy says so, gives up uploads that never end."""
+
+from __future__ import annotations
+
+from threading import Event
+
+import structlog
+
+from coldfusion_server.services import contributions, rounds
+from coldfusion_server.services.context import Context
+from coldfusion_shared.errors import ColdFusionError
+
+log = structlog.get_logger(__name__)
+
+CLEANING_SECONDS = 3600.0
+
+
+def run_scheduler(ctx: Context, stop: Event) -> None:
+    """Work until `stop` is set. Any number of schedulers may run; none of them is needed twice."""
+    cleaned_at = 0.0
+    while not stop.wait(ctx.settings.scheduler_seconds):
+        try:
+            rounds.close_due(ctx)
+            contributions.expire_uploads(ctx)
+            now = ctx.now().timestamp()
+            if now - cleaned_at > CLEANING_SECONDS:
+                ctx.store.clean()
+                cleaned_at = now
+        except ColdFusionError as error:
+            # The database or the disk is away for a while: the next look may find it again.
+            log.error("scheduler", error=error.message)

@@ -1,0 +1,1 @@
+"""The rules, one transaction each, no web inside; the only writers of state."""

@@ -1,0 +1,181 @@
+"""Bases: a folder's files into the store, manifests, reading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import BaseFileRow, BaseRow, ModelRow
+from coldfusion_server.events import outbox
+from coldfusion_server.services import paging
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.lookup import find_base, find_model, manifest_of
+from coldfusion_server.services.tokens import Principal
+from coldfusion_shared.errors import BadModel, FileNotInBase, NonFiniteWeights
+from coldfusion_shared.schemas.bases import Base, Manifest
+from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.weights.body import body
+from coldfusion_shared.weights.checkpoint import Checkpoint, chunks
+from coldfusion_shared.weights.digests import BLOCK_BYTES
+from coldfusion_shared.weights.layout import INDEX_FILE, weight_files
+
+CONFIG_FILE = "config.json"
+
+# What a base may carry beside its weights: data that describe it, never code, never pickles.
+SIDE_FILES = (
+    CONFIG_FILE,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+    "chat_template.jinja",
+    "LICENSE",
+)
+
+
+def store_folder(ctx: Context, folder: Path) -> list[FileEntry]:
+    """
+    Check the transformers folder `folder` and copy what a base needs of it into the store.
+
+    Raises:
+        BadModel: it is no model, or it needs code of its own.
+        MalformedWeights, NonFiniteWeights: its weights cannot be used.
+    """
+    _check_config(folder)
+    weights = weight_files(folder)
+    with Checkpoint.from_folder(folder) as checkpoint:
+        _check_weights(checkpoint)
+    sharded = [INDEX_FILE] if (folder / INDEX_FILE).is_file() and len(weights) > 1 else []
+    side = [name for name in SIDE_FILES if (folder / name).is_file()]
+    return [_store_file(ctx, folder / name, name) for name in [*side, *sharded, *weights]]
+
+
+def add_base(session: Session, model: ModelRow, manifest: Manifest, number: int) -> BaseRow:
+    """Add a base to the caller's transaction and make it the model's head."""
+    row = BaseRow(
+        model_id=model.id,
+        number=number,
+        digest=manifest.digest(),
+        manifest=manifest.canonical().decode(),
+        created_at=manifest.created_at,
+        files=[
+            BaseFileRow(path=file.path, size=file.size, sha256=file.sha256)
+            for file in manifest.files
+        ],
+    )
+    session.add(row)
+    model.current = number
+    session.flush()
+    data = {"version": manifest.version, "digest": row.digest, "round": manifest.round}
+    outbox.append(session, manifest.created_at, "base.published", model.name, data)
+    return row
+
+
+def get_base(ctx: Context, name: str, version: str, principal: Principal | None) -> Base:
+    """Return one base; `version` is v<n> or latest."""
+    with ctx.database.read() as session:
+        model = find_model(session, name, principal)
+        return to_schema(model, find_base(session, model, version))
+
+
+def list_bases(
+    ctx: Context, name: str, principal: Principal | None, window: paging.Window
+) -> Page[Base]:
+    """Return the model's bases, newest first."""
+    with ctx.database.read() as session:
+        model = find_model(session, name, principal)
+        query = select(BaseRow).where(BaseRow.model_id == model.id)
+        return paging.page(session, query, BaseRow.id, window, lambda row: to_schema(model, row))
+
+
+def get_file(
+    ctx: Context, name: str, version: str, path: str, principal: Principal | None
+) -> FileEntry:
+    """Return size and digest of one file of a base."""
+    base = get_base(ctx, name, version, principal)
+    for file in base.manifest.files:
+        if file.path == path:
+            return file
+    raise FileNotInBase(f"{name} {base.version} has no file {path[:200]!r}.")
+
+
+def open_weights(ctx: Context, manifest: Manifest) -> Checkpoint:
+    """Open the weights of a base in the store."""
+    return Checkpoint(
+        {
+            file.path: ctx.store.source(file.sha256)
+            for file in manifest.files
+            if file.path.endswith(".safetensors")
+        }
+    )
+
+
+def to_schema(model: ModelRow, row: BaseRow) -> Base:
+    """Return what the API shows of a base."""
+    return Base(
+        model=model.name,
+        version=f"v{row.number}",
+        digest=row.digest,
+        current=row.number == model.current,
+        created_at=row.created_at,
+        manifest=manifest_of(row),
+    )
+
+
+def _check_config(folder: Path) -> None:
+    if not folder.is_dir():
+        raise BadModel(f"There is no folder {str(folder)!r}.")
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise BadModel(
+            f"The folder {str(folder)!r} has no {CONFIG_FILE}.",
+            hint="Save the model with model.save_pretrained(folder).",
+        )
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadModel(f"{file} is not JSON.") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise BadModel(f"{file} names no model_type, so it describes no transformers model.")
+    if "auto_map" in config:
+        raise BadModel(
+            "The model needs Python code of its own (auto_map); that is never run here.",
+            hint="Choose a model of an architecture that transformers has built in.",
+        )
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    shared = body(checkpoint.spans())
+    if not shared:
+        raise BadModel("The model has no floating-point tensors outside of heads.")
+    for name in shared:
+        tensor = checkpoint.tensors[name]
+        for start, stop in chunks(tensor.span.elements):
+            if not np.isfinite(tensor.values(start, stop)).all():
+                raise NonFiniteWeights(f"Tensor {name!r} holds NaN or infinity.", tensors=[name])
+            tensor.release(start, stop)
+
+
+def _store_file(ctx: Context, path: Path, name: str) -> FileEntry:
+    stored = ctx.store.put(_blocks(path))
+    return FileEntry(path=name, size=stored.size, sha256=stored.sha256)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block

@@ -1,0 +1,75 @@
+"""What every service works with."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coldfusion_server.db.database import Database
+from coldfusion_server.settings import Settings
+from coldfusion_server.storage import ObjectStore
+from coldfusion_server.storage.local import LocalStore
+from coldfusion_shared import __version__
+from coldfusion_shared.errors import ConfigurationError
+
+SOFTWARE = f"coldfusion {__version__}"
+
+
+def utc_now() -> datetime:
+    """Return the time, with time zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The settings in force, the database, the store, the signing key and the clock."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    secret: bytes
+    now: Callable[[], datetime] = field(default=utc_now)
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self.database.close()
+
+
+def open_context(settings: Settings) -> Context:
+    """
+    Connect to what `settings` name; the data folder is made if it is not there.
+
+    Raises:
+        ConfigurationError: the data folder cannot be written.
+    """
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        secret = _secret(settings, folder / "secret.key")
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data folder {str(folder)!r} cannot be used: {error.strerror}.",
+            hint="Choose another with --data-dir.",
+        ) from None
+    return Context(settings, Database(settings.database), LocalStore(folder), secret)
+
+
+def _secret(settings: Settings, file: Path) -> bytes:
+    """Return the signing key; of several processes that start at once, the first one's counts."""
+    if settings.secret is not None:
+        return settings.secret.get_secret_value().encode()
+    if not file.exists():
+        new = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(secrets.token_bytes(32).hex())
+        # A link and not a rename: it fails where another process was first.
+        with suppress(FileExistsError):
+            file.hardlink_to(new)
+        new.unlink()
+    return bytes.fromhex(file.read_text().strip())

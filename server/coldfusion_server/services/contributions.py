@@ -1,0 +1,292 @@
+"""Contributions on their way: upload plans, completion, expiry, states, the receipt."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import (
+    ContributionRow,
+    RoundRow,
+)
+from coldfusion_server.events import outbox
+from coldfusion_server.services import paging, uploads
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.lookup import (
+    find_model,
+    find_round,
+    may_read,
+)
+from coldfusion_server.services.tokens import Principal, require
+from coldfusion_shared.contributions import ContributionState, check_transition
+from coldfusion_shared.errors import (
+    AlreadyContributed,
+    BaseOutdated,
+    ContributionNotFound,
+    Forbidden,
+    StateConflict,
+    UploadIncomplete,
+)
+from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.contributions import (
+    Contribution,
+    Finding,
+    UploadPlan,
+    Work,
+)
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.tokens import Role
+
+ONTO_LATEST = "Your training is not lost: run the same command with --onto latest."
+
+
+def get_plan(
+    ctx: Context, contribution: str, principal: Principal | None, base_url: str
+) -> UploadPlan:
+    """Return fresh URLs for what has not arrived; asking keeps the upload alive."""
+    with ctx.database.write() as session:
+        row = _own(session, contribution, principal)
+        if row.state == ContributionState.DECLARED:
+            row.expires_at = ctx.now() + timedelta(hours=ctx.settings.upload_hours)
+        return uploads.plan(ctx, row, base_url)
+
+
+def complete(ctx: Context, contribution: str, principal: Principal | None) -> Contribution:
+    """
+    Say that all bytes were sent; screening is next. Harmless to repeat.
+
+    Raises:
+        UploadIncomplete: parts are missing.
+        BaseOutdated: the round closed meanwhile.
+    """
+    with ctx.database.write() as session:
+        row = _own(session, contribution, principal)
+        if row.state != ContributionState.DECLARED:
+            return to_schema(ctx, row)
+        missing = uploads.missing_parts(ctx, row)
+        if missing:
+            raise UploadIncomplete(
+                f"Still missing: {', '.join(missing)}.",
+                hint="Ask for the upload plan and send what it lists.",
+            )
+        now = ctx.now()
+        if lock_round(session, row).state == RoundState.OPEN:
+            move(session, now, row, ContributionState.COMPLETED, completed_at=now)
+            return to_schema(ctx, row)
+        late = outdated(row.base_number, session.get_one(RoundRow, row.round_id))
+        reject(session, now, row, late.message, late.hint)
+    # Raised behind the block: the rejection itself has to be kept.
+    raise late
+
+
+def get_contribution(ctx: Context, contribution: str, principal: Principal | None) -> Contribution:
+    """Return one contribution: its receipt."""
+    with ctx.database.read() as session:
+        return to_schema(ctx, _find(session, contribution, principal))
+
+
+def list_contributions(
+    ctx: Context,
+    name: str,
+    principal: Principal | None,
+    window: paging.Window,
+    *,
+    round_number: str | None = None,
+    state: ContributionState | None = None,
+    contributor: str | None = None,
+) -> Page[Contribution]:
+    """Return the model's contributions, newest first; `contributor` is a name or ``me``."""
+    with ctx.database.read() as session:
+        model = find_model(session, name, principal)
+        query = select(ContributionRow).where(ContributionRow.model_id == model.id)
+        if round_number is not None:
+            query = query.where(
+                ContributionRow.round_id == find_round(session, model, round_number).id
+            )
+        if state is not None:
+            query = query.where(ContributionRow.state == state)
+        if contributor == "me":
+            query = query.where(
+                ContributionRow.contributor_id == require(principal, Role.READER).contributor_id
+            )
+        elif contributor is not None:
+            query = query.where(ContributionRow.contributor.has(name=contributor))
+        return paging.page(
+            session, query, ContributionRow.number, window, lambda row: to_schema(ctx, row)
+        )
+
+
+def expire_uploads(ctx: Context) -> int:
+    """Give up the uploads whose time has run out, and free their bytes; return how many."""
+    with ctx.database.write() as session:
+        rows = session.scalars(
+            select(ContributionRow).where(
+                ContributionRow.state == ContributionState.DECLARED,
+                ContributionRow.expires_at <= ctx.now(),
+            )
+        ).all()
+        for row in rows:
+            move(
+                session,
+                ctx.now(),
+                row,
+                ContributionState.EXPIRED,
+                decided_at=ctx.now(),
+                reason="the upload was not finished in time",
+                hint="Send it again with the same command.",
+                idempotency_key=_freed_key(row),
+            )
+    for row in rows:
+        discard_upload(ctx, row)
+    return len(rows)
+
+
+def move(
+    session: Session, now: datetime, row: ContributionRow, target: ContributionState, **changes: Any
+) -> None:
+    """
+    Take a contribution to `target` in the caller's transaction, and tell so.
+
+    Raises:
+        InvalidTransition: the table of transitions does not have it.
+        StateConflict: it is not in the state any more that the caller knows.
+    """
+    current = ContributionState(row.state)
+    check_transition(current, target)
+    swapped = session.execute(
+        update(ContributionRow)
+        .where(ContributionRow.id == row.id, ContributionRow.state == current)
+        .values(state=target, **changes)
+        .returning(ContributionRow.id)
+    ).first()
+    if swapped is None:
+        raise StateConflict(f"Contribution {row.id} is not {current} any more.")
+    session.refresh(row)
+    tell(session, now, row)
+
+
+def reject(
+    session: Session,
+    now: datetime,
+    row: ContributionRow,
+    reason: str,
+    hint: str | None,
+    *,
+    again: bool = False,
+    **changes: Any,
+) -> None:
+    """Reject a contribution; with `again` the same declaration may be made once more."""
+    if again:
+        changes["idempotency_key"] = _freed_key(row)
+    move(
+        session,
+        now,
+        row,
+        ContributionState.REJECTED,
+        decided_at=now,
+        reason=reason,
+        hint=hint,
+        **changes,
+    )
+
+
+def discard_upload(ctx: Context, row: ContributionRow) -> None:
+    """Remove the parts of the contribution's upload."""
+    for index in range(len(row.files)):
+        ctx.store.discard_upload(uploads.upload_key(row.id, index))
+
+
+def lock_round(session: Session, row: ContributionRow) -> RoundRow:
+    """Return the contribution's round, locked: rounds close under this lock, too."""
+    return session.scalars(
+        select(RoundRow).where(RoundRow.id == row.round_id).with_for_update()
+    ).one()
+
+
+def to_schema(ctx: Context, row: ContributionRow) -> Contribution:
+    """Return the receipt."""
+    return Contribution(
+        id=row.id,
+        model=row.model.name,
+        round=row.round.number,
+        base=f"v{row.base_number}",
+        contributor=row.contributor.name,
+        state=ContributionState(row.state),
+        encoding=row.encoding,
+        files=[FileEntry(path=f.path, size=f.size, sha256=f.sha256) for f in row.files],
+        work=Work.model_validate(row.work),
+        declared_at=row.declared_at,
+        completed_at=row.completed_at,
+        decided_at=row.decided_at,
+        expires_at=row.expires_at,
+        uploaded_bytes=uploads.arrived_bytes(ctx, row),
+        total_bytes=sum(file.size for file in row.files),
+        reason=row.reason,
+        hint=row.hint,
+        findings=[Finding.model_validate(finding) for finding in row.findings],
+        weight=row.weight,
+        result=None if row.result_number is None else f"v{row.result_number}",
+    )
+
+
+def outdated(number: int, newest: RoundRow) -> BaseOutdated:
+    """Return the error that says that a contribution made from base `number` comes too late."""
+    if newest.state == RoundState.OPEN and newest.base_number != number:
+        return BaseOutdated(
+            f"This was made from v{number}, but v{newest.base_number} is the newest base.",
+            hint=ONTO_LATEST,
+        )
+    return BaseOutdated(
+        f"Round {newest.number}, which takes what was made from v{newest.base_number}, has closed "
+        "and its new base is about to be published.",
+        hint=f"{ONTO_LATEST} Wait for the new base first: coldfusion-client watch.",
+    )
+
+
+def already_contributed(row: ContributionRow) -> AlreadyContributed:
+    """Return the error that says that these weights are those of `row`."""
+    return AlreadyContributed(
+        f"The same weights were contributed before, as {row.id} (round {row.round.number}, "
+        f"{row.state}).",
+        hint="Nothing is left to do; finetune from the newest base to contribute again.",
+    )
+
+
+def _freed_key(row: ContributionRow) -> str:
+    """Return a key that nobody can send, so that the row's own can be used once more."""
+    return f"{row.idempotency_key} {row.id}"
+
+
+def _find(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:
+    row = session.scalar(select(ContributionRow).where(ContributionRow.id == contribution))
+    if row is None or not may_read(row.model, principal):
+        raise ContributionNotFound(
+            f"There is no contribution {contribution[:40]!r}.",
+            hint="See yours with: coldfusion-client status",
+        )
+    return row
+
+
+def _own(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:
+    who = require(principal, Role.CONTRIBUTOR)
+    row = _find(session, contribution, principal)
+    if row.contributor_id != who.contributor_id:
+        raise Forbidden("This contribution is somebody else's.")
+    return row
+
+
+def tell(session: Session, now: datetime, row: ContributionRow) -> None:
+    """Add the event of the contribution's present state to the caller's transaction."""
+    data = {
+        "contribution": row.id,
+        "round": row.round.number,
+        "contributor": row.contributor.name,
+        "state": ContributionState(row.state).value,
+        "reason": row.reason,
+    }
+    kind = f"contribution.{data['state']}"
+    outbox.append(session, now, kind, row.model.name, data)

@@ -1,0 +1,188 @@
+"""Declaring a contribution: everything that can be refused before the first byte is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import (
+    ContributionFileRow,
+    ContributionRow,
+    ModelRow,
+    RoundRow,
+)
+from coldfusion_server.services import uploads
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.contributions import already_contributed, outdated, tell, to_schema
+from coldfusion_server.services.lookup import find_base, find_model, manifest_of
+from coldfusion_server.services.tokens import Principal, require
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.errors import IdempotencyMismatch, InvalidRequest, TooLarge
+from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.schemas.bases import WEIGHTS_FILE
+from coldfusion_shared.schemas.contributions import Declaration, Declared
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.weights.header import MAX_HEADER_BYTES
+
+# A base in a 2-byte dtype takes contributions in float32, twice its size.
+MAX_GROWTH = 2
+
+
+def declare(
+    ctx: Context,
+    name: str,
+    declaration: Declaration,
+    key: str,
+    principal: Principal | None,
+    base_url: str,
+) -> tuple[Declared, bool]:
+    """
+    Announce a contribution; return the answer, and whether it is new.
+
+    The same `key` with the same declaration again returns the same contribution.
+
+    Raises:
+        BaseOutdated: it was made from another base than the open round's.
+        AlreadyContributed: the same file was contributed before.
+        IdempotencyMismatch: the key came before with another declaration.
+        TooLarge, StorageFull: it cannot be taken.
+    """
+    who = require(principal, Role.CONTRIBUTOR)
+    request = _request_digest(name, declaration)
+    try:
+        with ctx.database.write() as session:
+            model = find_model(session, name, principal)
+            row = _by_key(session, who, key, request)
+            new = row is None
+            if row is None:
+                row = _new_row(ctx, session, model, declaration, key, request, who)
+            return Declared(
+                contribution=to_schema(ctx, row), upload=uploads.plan(ctx, row, base_url)
+            ), new
+    except IntegrityError:
+        # The same request at the same time: the other one has made the row by now.
+        with ctx.database.write() as session:
+            row = _by_key(session, who, key, request)
+            if row is None:
+                raise
+            return Declared(
+                contribution=to_schema(ctx, row), upload=uploads.plan(ctx, row, base_url)
+            ), False
+
+
+def _new_row(
+    ctx: Context,
+    session: Session,
+    model: ModelRow,
+    declaration: Declaration,
+    key: str,
+    request: str,
+    who: Principal,
+) -> ContributionRow:
+    if not 8 <= len(key) <= 128 or not key.isascii() or not key.isprintable():
+        raise InvalidRequest("Idempotency-Key has to be 8 to 128 printable ASCII characters.")
+    base = find_base(session, model, declaration.base)
+    round_row = _open_round(session, model, base.number)
+    (file,) = declaration.files
+    _check_file(ctx, manifest_of(base).files, file)
+    _check_not_contributed(session, model, file)
+    now = ctx.now()
+    row = ContributionRow(
+        id=secrets.token_hex(8),
+        model_id=model.id,
+        round_id=round_row.id,
+        base_number=base.number,
+        contributor_id=who.contributor_id,
+        state=ContributionState.DECLARED,
+        encoding=declaration.encoding,
+        idempotency_key=key,
+        request_sha256=request,
+        work=declaration.work.model_dump(mode="json"),
+        findings=[],
+        declared_at=now,
+        expires_at=now + timedelta(hours=ctx.settings.upload_hours),
+        files=[
+            ContributionFileRow(
+                path=file.path,
+                size=file.size,
+                sha256=file.sha256,
+                part_bytes=uploads.part_bytes_for(ctx, file.size),
+            )
+        ],
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    tell(session, now, row)
+    return row
+
+
+def _open_round(session: Session, model: ModelRow, number: int) -> RoundRow:
+    """Return the open round if contributions to it are made from base `number`."""
+    row = session.scalar(
+        select(RoundRow)
+        .where(RoundRow.model_id == model.id)
+        .order_by(RoundRow.number.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    assert row is not None, "a model always has a round"
+    if row.state == RoundState.OPEN and row.base_number == number:
+        return row
+    raise outdated(number, row)
+
+
+def _check_file(ctx: Context, base_files: list[FileEntry], file: FileEntry) -> None:
+    if file.path != WEIGHTS_FILE:
+        raise InvalidRequest(f"A full contribution is one file called {WEIGHTS_FILE}.")
+    weights = sum(entry.size for entry in base_files if entry.path.endswith(".safetensors"))
+    limit = MAX_GROWTH * weights + MAX_HEADER_BYTES
+    if file.size > limit:
+        raise TooLarge(
+            f"The file has {file.size} bytes; for this base {limit} are the most.",
+            hint="Send the body alone, in float32 or the base's own dtype.",
+        )
+    # Twice: the parts, and the object that is made of them.
+    uploads.check_room(ctx, 2 * file.size)
+
+
+def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry) -> None:
+    lost = (ContributionState.REJECTED, ContributionState.WITHDRAWN, ContributionState.EXPIRED)
+    row = session.scalar(
+        select(ContributionRow)
+        .join(ContributionFileRow)
+        .where(
+            ContributionRow.model_id == model.id,
+            ContributionFileRow.sha256 == file.sha256,
+            ContributionRow.state.not_in(lost),
+        )
+    )
+    if row is not None:
+        raise already_contributed(row)
+
+
+def _by_key(session: Session, who: Principal, key: str, request: str) -> ContributionRow | None:
+    row = session.scalar(
+        select(ContributionRow).where(
+            ContributionRow.contributor_id == who.contributor_id,
+            ContributionRow.idempotency_key == key,
+        )
+    )
+    if row is not None and row.request_sha256 != request:
+        raise IdempotencyMismatch(
+            "This Idempotency-Key was used for another declaration.",
+            hint="Use a new key for new weights.",
+        )
+    return row
+
+
+def _request_digest(name: str, declaration: Declaration) -> str:
+    """Return the digest of what makes a declaration the same one; what is said of it may differ."""
+    same = declaration.model_dump_json(include={"base", "encoding", "files"})
+    return hashlib.sha256(f"{name}\n{same}".encode()).hexdigest()

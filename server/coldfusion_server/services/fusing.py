@@ -1,0 +1,297 @@
+"""
+The second half of a round: fuse what was accepted, then publish the new base.
+
+Each step can run twice without harm. A worker that dies loses its lease; another one goes on from
+the round's state and its candidate, which is written only when all its objects are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import BaseRow, ContributionRow, ModelRow, RoundRow
+from coldfusion_server.services import bases, cards, contributions, leases, rounds
+from coldfusion_server.services.context import SOFTWARE, Context
+from coldfusion_server.services.lookup import manifest_of
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
+from coldfusion_shared.fusion.engine import Update, fused_file, fused_size
+from coldfusion_shared.fusion.methods import check_parameters, discover
+from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.schemas.bases import FusedContribution, Manifest, ParentBase
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.models import Policy
+from coldfusion_shared.weights.checkpoint import Checkpoint
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 5
+MAX_RETRY_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Input:
+    """All that the fuse of one round depends on, read in one transaction."""
+
+    round_id: int
+    round_number: int
+    model: str
+    number: int
+    base: Manifest
+    base_digest: str
+    policy: Policy
+    contributions: list[FusedContribution]
+
+
+def fuse_next(ctx: Context, holder: str) -> bool:
+    """Take one closed round a good way further; return whether there was one."""
+    for round_id in _waiting(ctx):
+        with leases.held(ctx, f"round:{round_id}", holder) as lease:
+            if lease is None:
+                continue
+            try:
+                _go_on(ctx, round_id, lease)
+            except (StateConflict, LeaseLost) as error:
+                log.info("fuse overtaken", round=round_id, why=error.message)
+            except ColdFusionError as error:
+                _fail(ctx, round_id, lease, error)
+            return True
+    return False
+
+
+def _waiting(ctx: Context) -> list[int]:
+    with ctx.database.read() as session:
+        return list(
+            session.scalars(
+                select(RoundRow.id)
+                .where(
+                    RoundRow.state.in_(
+                        (
+                            RoundState.CLOSED,
+                            RoundState.FUSING,
+                            RoundState.EVALUATING,
+                            RoundState.FAILED,
+                        )
+                    ),
+                    or_(RoundRow.retry_at.is_(None), RoundRow.retry_at <= ctx.now()),
+                )
+                .order_by(RoundRow.id)
+            )
+        )
+
+
+def _go_on(ctx: Context, round_id: int, lease: leases.Lease) -> None:
+    """Do what the round's state says is next, until it is published."""
+    state = _begin(ctx, round_id, lease)
+    if state == RoundState.FUSING:
+        candidate = _fuse(ctx, _read_input(ctx, round_id), lease)
+        with ctx.database.write() as session:
+            row = session.get_one(RoundRow, round_id)
+            rounds.advance(
+                session,
+                ctx.now(),
+                row,
+                RoundState.EVALUATING,
+                lease,
+                candidate=candidate.canonical().decode(),
+            )
+        state = RoundState.EVALUATING
+    if state == RoundState.EVALUATING:
+        _publish(ctx, round_id, lease)
+
+
+def _begin(ctx: Context, round_id: int, lease: leases.Lease) -> RoundState:
+    with ctx.database.write() as session:
+        row = session.get_one(RoundRow, round_id)
+        if row.state in (RoundState.CLOSED, RoundState.FAILED):
+            rounds.advance(
+                session,
+                ctx.now(),
+                row,
+                RoundState.FUSING,
+                lease,
+                attempts=row.attempts + 1,
+                fused_bytes=0,
+                reason=None,
+            )
+        return RoundState(row.state)
+
+
+def _read_input(ctx: Context, round_id: int) -> Input:
+    with ctx.database.read() as session:
+        row = session.get_one(RoundRow, round_id)
+        model = session.get_one(ModelRow, row.model_id)
+        base = session.scalars(
+            select(BaseRow).where(BaseRow.model_id == model.id, BaseRow.number == row.base_number)
+        ).one()
+        policy = rounds.policy_in_force(model, row)
+        accepted = _accepted(session, row)
+        parameters = check_parameters(policy.method, policy.parameters)
+        weights = discover()[policy.method].weights(parameters, len(accepted))
+        return Input(
+            round_id=row.id,
+            round_number=row.number,
+            model=model.name,
+            number=row.base_number + 1,
+            base=manifest_of(base),
+            base_digest=base.digest,
+            policy=policy,
+            contributions=[
+                FusedContribution(
+                    id=item.id,
+                    contributor=item.contributor.name,
+                    files=[
+                        FileEntry(path=file.path, size=file.size, sha256=file.sha256)
+                        for file in item.files
+                    ],
+                    weight=weight,
+                )
+                for item, weight in zip(accepted, weights, strict=True)
+            ],
+        )
+
+
+def _accepted(session: Session, row: RoundRow) -> list[ContributionRow]:
+    """Return what is fused, in the order of acceptance."""
+    return list(
+        session.scalars(
+            select(ContributionRow)
+            .where(
+                ContributionRow.round_id == row.id,
+                ContributionRow.state == ContributionState.ACCEPTED,
+            )
+            .order_by(ContributionRow.position)
+        )
+    )
+
+
+def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
+    """Fuse into the store and return the candidate's manifest."""
+    with ExitStack() as stack:
+        base = stack.enter_context(bases.open_weights(ctx, given.base))
+        updates = [_update(ctx, stack, base, item) for item in given.contributions]
+        total = sum(fused_size(file, base) for file in base.headers)
+        progress = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
+        files = []
+        for file in base.headers:
+            stored = ctx.store.put(_counted(fused_file(file, base, updates), progress))
+            files.append(FileEntry(path=file, size=stored.size, sha256=stored.sha256))
+    return cards.with_card(ctx, _manifest(ctx, given, files))
+
+
+def _update(ctx: Context, stack: ExitStack, base: Checkpoint, item: FusedContribution) -> Update:
+    sources = {file.path: ctx.store.source(file.sha256) for file in item.files}
+    weights = stack.enter_context(Checkpoint(sources))
+    return Update(id=item.id, weights=weights, base=base, weight=item.weight)
+
+
+def _counted(spans: Iterator[memoryview], progress: leases.Renewal) -> Iterator[memoryview]:
+    for span in spans:
+        yield span
+        progress(span.nbytes)
+
+
+def _reporter(round_id: int, total: int) -> Callable[[Session, int], None]:
+    def report(session: Session, done: int) -> None:
+        session.execute(
+            update(RoundRow)
+            .where(RoundRow.id == round_id)
+            .values(fused_bytes=done, total_bytes=total)
+        )
+
+    return report
+
+
+def _manifest(ctx: Context, given: Input, weights: list[FileEntry]) -> Manifest:
+    """Describe the candidate: new weights, all other files the base's, but for the card."""
+    written = {file.path: file for file in weights}
+    return Manifest(
+        model=given.model,
+        version=f"v{given.number}",
+        created_at=ctx.now(),
+        files=[
+            written.get(file.path, file)
+            for file in given.base.files
+            if file.path != cards.CARD_FILE
+        ],
+        parent=ParentBase(version=given.base.version, digest=given.base_digest),
+        round=given.round_number,
+        method=given.policy.method,
+        parameters=given.policy.parameters,
+        contributions=given.contributions,
+        software=SOFTWARE,
+    )
+
+
+def _publish(ctx: Context, round_id: int, lease: leases.Lease) -> None:
+    """Base, head, round, contributions, next round and their events: all in one transaction."""
+    with ctx.database.write() as session:
+        now = ctx.now()
+        row = session.get_one(RoundRow, round_id)
+        model = session.get_one(ModelRow, row.model_id)
+        assert row.candidate is not None, "evaluating begins with a candidate"
+        manifest = Manifest.model_validate_json(row.candidate)
+        number = row.base_number + 1
+        rounds.advance(
+            session,
+            now,
+            row,
+            RoundState.PUBLISHED,
+            lease,
+            result_number=number,
+            fused_bytes=row.total_bytes,
+        )
+        bases.add_base(session, model, manifest, number)
+        _tell_outcomes(session, ctx, row, manifest, number)
+        rounds.open_next(session, model, now)
+    log.info("base published", model=manifest.model, version=manifest.version)
+
+
+def _tell_outcomes(
+    session: Session, ctx: Context, row: RoundRow, manifest: Manifest, number: int
+) -> None:
+    """Every contribution of the round has an outcome now, and knows why."""
+    weights = {item.id: item.weight for item in manifest.contributions}
+    rest = session.scalars(select(ContributionRow).where(ContributionRow.round_id == row.id)).all()
+    for item in rest:
+        if item.id in weights:
+            contributions.move(
+                session,
+                ctx.now(),
+                item,
+                ContributionState.FUSED,
+                weight=weights[item.id],
+                result_number=number,
+            )
+        elif item.state in (ContributionState.DECLARED, ContributionState.COMPLETED):
+            contributions.reject(
+                session,
+                ctx.now(),
+                item,
+                f"Round {row.number} closed before it had arrived.",
+                contributions.ONTO_LATEST,
+            )
+
+
+def _fail(ctx: Context, round_id: int, lease: leases.Lease, error: ColdFusionError) -> None:
+    """Keep why it failed, and try again later: longer and longer, but for ever."""
+    log.error("fuse failed", round=round_id, why=error.message)
+    with ctx.database.write() as session:
+        row = session.get_one(RoundRow, round_id)
+        wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** max(0, row.attempts - 1))
+        rounds.advance(
+            session,
+            ctx.now(),
+            row,
+            RoundState.FAILED,
+            lease,
+            reason=error.message,
+            retry_at=ctx.now() + timedelta(seconds=wait),
+        )

@@ -1,0 +1,143 @@
+"""Models: made from a pretrained model's folder, listed, described."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import distinct, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import ContributionRow, ModelRow, RoundRow
+from coldfusion_server.events import outbox
+from coldfusion_server.services import bases, cards, paging, rounds
+from coldfusion_server.services.context import SOFTWARE, Context
+from coldfusion_server.services.lookup import find_model, policy_of
+from coldfusion_server.services.tokens import Principal
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.errors import InvalidRequest, ModelExists
+from coldfusion_shared.fusion.methods import check_parameters
+from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.common import Page, check_model_name
+from coldfusion_shared.schemas.models import Model, Policy
+
+
+def create_model(
+    ctx: Context, name: str, folder: Path, source: str, policy: Policy, *, public: bool
+) -> Model:
+    """
+    Make a model whose v0 is the pretrained model in `folder`, and open its first round.
+
+    Args:
+        ctx: the service's surroundings.
+        name: owner/name.
+        folder: a transformers folder; it is copied into the store.
+        source: where it came from, for the manifest and the card.
+        policy: how its rounds close and fuse.
+        public: whether bases can be read without a token.
+
+    Raises:
+        InvalidRequest: the name or the policy cannot be used.
+        BadModel, MalformedWeights, NonFiniteWeights: the folder cannot serve as a base.
+        ModelExists: the name is taken.
+    """
+    _check_new(ctx, name)
+    check_parameters(policy.method, policy.parameters)
+    now = ctx.now()
+    files = bases.store_folder(ctx, folder)
+    manifest = Manifest(
+        model=name,
+        version="v0",
+        created_at=now,
+        files=files,
+        parent=None,
+        round=None,
+        source=source,
+        software=SOFTWARE,
+    )
+    manifest = cards.with_card(ctx, manifest)
+    try:
+        with ctx.database.write() as session:
+            model = ModelRow(
+                name=name, public=public, policy=policy.model_dump(), created_at=now, current=0
+            )
+            session.add(model)
+            session.flush()
+            outbox.append(session, now, "model.created", name, {"public": public})
+            bases.add_base(session, model, manifest, 0)
+            rounds.open_next(session, model, now)
+            return to_schema(session, model)
+    except IntegrityError:
+        raise _taken(name) from None
+
+
+def get_model(ctx: Context, name: str, principal: Principal | None) -> Model:
+    """Return the model called `name`; raises `ModelNotFound`."""
+    with ctx.database.read() as session:
+        return to_schema(session, find_model(session, name, principal))
+
+
+def list_models(ctx: Context, principal: Principal | None, window: paging.Window) -> Page[Model]:
+    """Return the models that `principal` may read."""
+    query = select(ModelRow)
+    if principal is None:
+        query = query.where(ModelRow.public)
+    with ctx.database.read() as session:
+        return paging.page(session, query, ModelRow.id, window, lambda row: to_schema(session, row))
+
+
+def make_policy(values: dict[str, Any]) -> Policy:
+    """Return the policy of `values`, nulls left out; raises `InvalidRequest`."""
+    try:
+        given = {name: value for name, value in values.items() if value is not None}
+        return Policy.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the policy"
+        raise InvalidRequest(f"The policy cannot be used: {where}: {first['msg']}.") from None
+
+
+def to_schema(session: Session, row: ModelRow) -> Model:
+    """Return what the API shows of a model."""
+    open_round = session.scalar(
+        select(RoundRow).where(RoundRow.model_id == row.id, RoundRow.state == RoundState.OPEN)
+    )
+    accepted = 0
+    if open_round is not None:
+        accepted = rounds.count(session, open_round.id, ContributionState.ACCEPTED)
+    contributors = session.scalar(
+        select(func.count(distinct(ContributionRow.contributor_id))).where(
+            ContributionRow.model_id == row.id
+        )
+    )
+    return Model(
+        name=row.name,
+        public=row.public,
+        created_at=row.created_at,
+        current=f"v{row.current}",
+        policy=policy_of(row),
+        open_round=None if open_round is None else open_round.number,
+        accepted=accepted,
+        contributors=contributors or 0,
+    )
+
+
+def _check_new(ctx: Context, name: str) -> None:
+    """Refuse before gigabytes are copied."""
+    try:
+        check_model_name(name)
+    except ValueError as error:
+        raise InvalidRequest(f"{name[:100]!r} cannot be a model's name: {error}.") from None
+    with ctx.database.read() as session:
+        if session.scalar(select(ModelRow.id).where(ModelRow.name == name)) is not None:
+            raise _taken(name)
+
+
+def _taken(name: str) -> ModelExists:
+    return ModelExists(
+        f"There is a model {name} already.",
+        hint="Choose another name; bases are immutable and names are never used again.",
+    )

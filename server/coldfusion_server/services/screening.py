@@ -1,0 +1,163 @@
+"""Screening on the server: the upload becomes an object, which is screened; the verdict is kept."""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import BaseRow, ContributionRow, RoundRow
+from coldfusion_server.services import bases, contributions, leases, uploads
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.lookup import manifest_of
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.errors import DigestMismatch, LeaseLost, StateConflict
+from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.contributions import Finding
+from coldfusion_shared.screening.screen import Screening, screen
+
+log = structlog.get_logger(__name__)
+
+SEND_AGAIN = "Run the same command again; it sends the bytes once more."
+
+
+def screen_next(ctx: Context, holder: str) -> bool:
+    """Screen one contribution that waits for it; return whether there was one."""
+    for contribution in _waiting(ctx):
+        with leases.held(ctx, f"contribution:{contribution}", holder) as lease:
+            if lease is None:
+                continue
+            try:
+                _screen(ctx, contribution, lease)
+            except (StateConflict, LeaseLost) as error:
+                log.info("screening overtaken", contribution=contribution, why=error.message)
+            return True
+    return False
+
+
+def _waiting(ctx: Context) -> list[str]:
+    with ctx.database.read() as session:
+        return list(
+            session.scalars(
+                select(ContributionRow.id)
+                .where(ContributionRow.state == ContributionState.COMPLETED)
+                .order_by(ContributionRow.completed_at)
+            )
+        )
+
+
+def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
+    with ctx.database.read() as session:
+        row = _row(session, contribution)
+        if row.state != ContributionState.COMPLETED:
+            return
+        # Loaded now: the row is used after its session is gone.
+        (file,), manifest = row.files, _base_manifest(session, row)
+        key = uploads.upload_key(row.id, 0)
+        sha256 = file.sha256
+    try:
+        _store(ctx, key, sha256)
+    except DigestMismatch as error:
+        _decide(ctx, contribution, lease, Screening([_corrupt(error)], None), again=True)
+    else:
+        with bases.open_weights(ctx, manifest) as base:
+            outcome = screen(ctx.store.source(sha256), base, leases.Renewal(ctx, lease))
+        _decide(ctx, contribution, lease, outcome)
+    ctx.store.discard_upload(key)
+
+
+def _store(ctx: Context, key: str, sha256: str) -> None:
+    """Make an object of the upload, unless a worker that died has done it already."""
+    if not ctx.store.exists(sha256):
+        ctx.store.put(ctx.store.read_upload(key), expect=sha256)
+
+
+def _decide(
+    ctx: Context, contribution: str, lease: leases.Lease, outcome: Screening, *, again: bool = False
+) -> None:
+    try:
+        with ctx.database.write() as session:
+            leases.check(session, lease)
+            _write_verdict(ctx, session, _row(session, contribution), outcome, again)
+    except IntegrityError:
+        # The same weights were accepted by another worker between our look and our write.
+        with ctx.database.write() as session:
+            leases.check(session, lease)
+            _write_verdict(ctx, session, _row(session, contribution), outcome, again)
+
+
+def _write_verdict(
+    ctx: Context, session: Session, row: ContributionRow, outcome: Screening, again: bool
+) -> None:
+    now = ctx.now()
+    round_row = contributions.lock_round(session, row)
+    findings = [*outcome.findings, *_duplicate(session, row, outcome.digest)]
+    row.findings = [finding.model_dump(mode="json") for finding in findings]
+    rejections = [finding for finding in findings if finding.verdict == "reject"]
+    if rejections:
+        reason = "; ".join(finding.message for finding in rejections)
+        hint = SEND_AGAIN if again else None
+        contributions.reject(session, now, row, reason, hint, again=again)
+    elif round_row.state != RoundState.OPEN:
+        late = contributions.outdated(row.base_number, round_row)
+        contributions.reject(session, now, row, late.message, late.hint)
+    else:
+        _accept(ctx, session, row, round_row, outcome)
+
+
+def _accept(
+    ctx: Context,
+    session: Session,
+    row: ContributionRow,
+    round_row: RoundRow,
+    outcome: Screening,
+) -> None:
+    taken = session.scalars(
+        select(ContributionRow.position).where(
+            ContributionRow.round_id == round_row.id, ContributionRow.position.is_not(None)
+        )
+    ).all()
+    contributions.move(
+        session,
+        ctx.now(),
+        row,
+        ContributionState.ACCEPTED,
+        decided_at=ctx.now(),
+        tensors_digest=outcome.digest,
+        position=max((number for number in taken if number is not None), default=0) + 1,
+    )
+
+
+def _duplicate(session: Session, row: ContributionRow, digest: str | None) -> list[Finding]:
+    """Find the same tensors in another file: another order, another header, another sender."""
+    if digest is None:
+        return []
+    other = session.scalar(
+        select(ContributionRow).where(
+            ContributionRow.model_id == row.model_id,
+            ContributionRow.tensors_digest == digest,
+            ContributionRow.number != row.number,
+            ContributionRow.state.in_((ContributionState.ACCEPTED, ContributionState.FUSED)),
+        )
+    )
+    if other is None:
+        return [Finding(check="duplicate", verdict="pass", message="not contributed before")]
+    message = contributions.already_contributed(other).message
+    return [Finding(check="duplicate", verdict="reject", message=message)]
+
+
+def _corrupt(error: DigestMismatch) -> Finding:
+    return Finding(check="digest", verdict="reject", message=error.message)
+
+
+def _row(session: Session, contribution: str) -> ContributionRow:
+    return session.scalars(select(ContributionRow).where(ContributionRow.id == contribution)).one()
+
+
+def _base_manifest(session: Session, row: ContributionRow) -> Manifest:
+    base = session.scalars(
+        select(BaseRow).where(BaseRow.model_id == row.model_id, BaseRow.number == row.base_number)
+    ).one()
+    return manifest_of(base)

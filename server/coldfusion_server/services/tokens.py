@@ -1,0 +1,189 @@
+"""Tokens: shown once, stored as SHA-256, scoped by role, expiring, revocable."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import ContributorRow, TokenRow
+from coldfusion_server.services.context import Context
+from coldfusion_shared.errors import (
+    Forbidden,
+    InvalidRequest,
+    TokenExpired,
+    TokenNotFound,
+    Unauthenticated,
+)
+from coldfusion_shared.schemas.tokens import Role
+
+# cf_<id>_<secret>: the prefix lets secret scanners find leaked ones.
+_TOKEN = re.compile(r"cf_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_])?")
+
+_INCLUDES: dict[Role, frozenset[Role]] = {
+    Role.READER: frozenset({Role.READER}),
+    Role.CONTRIBUTOR: frozenset({Role.READER, Role.CONTRIBUTOR}),
+    Role.EVALUATOR: frozenset({Role.READER, Role.EVALUATOR}),
+    Role.MAINTAINER: frozenset({Role.READER, Role.CONTRIBUTOR, Role.EVALUATOR, Role.MAINTAINER}),
+    Role.ADMIN: frozenset(Role),
+}
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks."""
+
+    contributor_id: int
+    name: str
+    role: Role
+    token_id: str
+    expires_at: datetime | None
+
+
+def create_token(
+    ctx: Context, name: str, role: Role, lifetime: timedelta | None = None
+) -> tuple[str, datetime | None]:
+    """
+    Make a token for the contributor called `name` and return it with its expiry.
+
+    This is the only time that the token itself can be seen.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name[:100]!r} cannot be a contributor's name.",
+            hint="Use letters, digits, '.', '_' and '-', 100 characters at most.",
+        )
+    token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    token = f"cf_{token_id}_{secret}"
+    now = ctx.now()
+    expires_at = None if lifetime is None else now + lifetime
+    with ctx.database.write() as session:
+        contributor = _contributor(session, name, now)
+        session.add(
+            TokenRow(
+                id=token_id,
+                contributor_id=contributor.id,
+                role=role.value,
+                sha256=_digest(token),
+                created_at=now,
+                expires_at=expires_at,
+                revoked_at=None,
+            )
+        )
+    return token, expires_at
+
+
+def revoke_token(ctx: Context, name_or_id: str) -> int:
+    """
+    Revoke the token of that id, or all tokens of the contributor of that name.
+
+    Returns how many were good until now; raises `TokenNotFound` if there never was one.
+    """
+    with ctx.database.write() as session:
+        rows = session.scalars(
+            select(TokenRow)
+            .join(ContributorRow)
+            .where((TokenRow.id == name_or_id) | (ContributorRow.name == name_or_id))
+        ).all()
+        if not rows:
+            raise TokenNotFound(
+                f"There is no token {name_or_id!r}, nor a contributor of that name.",
+                hint="Run: coldfusion-server token list",
+            )
+        live = [row for row in rows if row.revoked_at is None]
+        for row in live:
+            row.revoked_at = ctx.now()
+        return len(live)
+
+
+def list_tokens(ctx: Context) -> list[TokenRow]:
+    """Return all tokens, the newest first, with their contributors."""
+    with ctx.database.write() as session:
+        rows = session.scalars(select(TokenRow).order_by(TokenRow.created_at.desc())).all()
+        for row in rows:
+            session.refresh(row.contributor)
+        return list(rows)
+
+
+def authenticate(ctx: Context, token: str) -> Principal:
+    """
+    Return who holds `token`.
+
+    Raises:
+        Unauthenticated: it is none of ours, or it was revoked.
+        TokenExpired: it was good once.
+    """
+    match = _TOKEN.fullmatch(token)
+    if match is None:
+        raise _wrong_token()
+    with ctx.database.read() as session:
+        row = session.get(TokenRow, match[1])
+        # Digests of equal length in ASCII: compare_digest neither leaks nor raises.
+        if row is None or not hmac.compare_digest(row.sha256, _digest(token)):
+            raise _wrong_token()
+        return _principal(ctx, row)
+
+
+def principal_of(ctx: Context, token_id: str) -> Principal:
+    """Return who holds the token of that id, for a browser session that was signed by us."""
+    with ctx.database.read() as session:
+        row = session.get(TokenRow, token_id)
+        if row is None:
+            raise _wrong_token()
+        return _principal(ctx, row)
+
+
+def require(principal: Principal | None, role: Role) -> Principal:
+    """Return `principal` if it may do what `role` may; raises `Unauthenticated`, `Forbidden`."""
+    if principal is None:
+        raise Unauthenticated(
+            "This needs a token.",
+            hint="Log in with: coldfusion-client login URL, or send Authorization: Bearer TOKEN.",
+        )
+    if role not in _INCLUDES[principal.role]:
+        raise Forbidden(
+            f"This needs a token of role {role}; yours is of role {principal.role}.",
+            hint="Ask the operator of this Repository for one.",
+        )
+    return principal
+
+
+def _principal(ctx: Context, row: TokenRow) -> Principal:
+    if row.revoked_at is not None:
+        raise _wrong_token()
+    if row.expires_at is not None and row.expires_at <= ctx.now():
+        raise TokenExpired(
+            f"The token expired at {row.expires_at:%Y-%m-%d %H:%M} UTC.",
+            hint="Ask the operator of this Repository for a new one, then log in again.",
+        )
+    return Principal(
+        row.contributor_id, row.contributor.name, Role(row.role), row.id, row.expires_at
+    )
+
+
+def _wrong_token() -> Unauthenticated:
+    return Unauthenticated(
+        "The token is not valid.",
+        hint="Check that it was copied whole and not revoked; log in again with a new one.",
+    )
+
+
+def _contributor(session: Session, name: str, now: datetime) -> ContributorRow:
+    row = session.scalar(select(ContributorRow).where(ContributorRow.name == name))
+    if row is None:
+        row = ContributorRow(name=name, created_at=now)
+        session.add(row)
+        session.flush()
+    return row
+
+
+def _digest(token: str) -> str:
+    # One round is enough: the secret has 256 random bits.
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""Settings: from the environment, a file and flags, in that rising order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from coldfusion_shared.errors import ConfigurationError
+
+FILE_NAME = "settings.toml"
+MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """All that an operator can set; each field is also ``COLDFUSION_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="COLDFUSION_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("coldfusion-data"),
+        description="folder of the embedded database, the objects and the signing secret",
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8000, description="port to listen on; 0: any free one"
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL; not set: SQLite in the data folder"
+    )
+    public_url: str | None = Field(
+        default=None, description="URL under which clients reach the server, behind a proxy"
+    )
+    secret: SecretStr | None = Field(
+        default=None,
+        description="key that signs upload URLs and browser sessions, the same for all processes; "
+        "not set: made once and kept in the data folder",
+    )
+    part_bytes: Annotated[int, Field(ge=64 * 1024, le=1024 * MIB)] = Field(
+        default=16 * MIB, description="size of an upload's parts"
+    )
+    upload_hours: Annotated[float, Field(gt=0, le=24 * 30)] = Field(
+        default=24.0, description="hours after which an unfinished upload is given up"
+    )
+    url_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = Field(
+        default=60.0, description="minutes for which an upload URL is good; clients renew them"
+    )
+    max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=MIB, description="largest request body, upload parts apart"
+    )
+    min_free_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=256 * MIB, description="free disk space under which no upload is taken"
+    )
+    scheduler_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=0.5, description="pause between two looks at the open rounds"
+    )
+    worker_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=0.5, description="pause between two looks for work"
+    )
+    lease_seconds: Annotated[float, Field(ge=1)] = Field(
+        default=30.0, description="time after which the work of a silent worker is taken over"
+    )
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+    log_json: bool = Field(default=False, description="write logs as JSON lines")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags win over the file, the file over the environment."""
+        folder = init_settings().get("data_dir") or env_settings().get("data_dir")
+        file = Path(folder or cls.model_fields["data_dir"].default) / FILE_NAME
+        return (init_settings, TomlConfigSettingsSource(settings_cls, file), env_settings)
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in use."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.absolute() / 'coldfusion.db'}"
+
+
+def load_settings(**flags: Any) -> Settings:
+    """
+    Return the settings in force.
+
+    Args:
+        flags: what was given on the command line; null means not given.
+
+    Raises:
+        ConfigurationError: a value cannot be used; the message names where it comes from.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"The setting {name!r} cannot be used: {first['msg']}.",
+            hint=f"It comes from a flag, {FILE_NAME} in the data folder, or "
+            f"COLDFUSION_{name.upper()}.",
+        ) from None
+    except ValueError as error:
+        raise ConfigurationError(f"{FILE_NAME} cannot be read: {error}.") from None

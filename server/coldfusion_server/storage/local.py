@@ -1,0 +1,202 @@
+"""Objects as files in a folder: synced to the disk, then renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from coldfusion_server.storage import PartWriter, StoredObject, StoredPart
+from coldfusion_shared.errors import DigestMismatch, StorageFull, StorageUnavailable
+from coldfusion_shared.weights.checkpoint import ByteSource, FileSource
+from coldfusion_shared.weights.digests import BLOCK_BYTES
+
+# Longer than any single object takes to write; what is older belongs to a process that died.
+ABANDONED_SECONDS = 24 * 3600
+
+
+class LocalStore:
+    """An `ObjectStore` in the folder `root`, which all processes of the server share."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the folders that are not there yet."""
+        self.root = root
+        self.objects = root / "objects" / "sha256"
+        self.uploads = root / "uploads"
+        self.temporary = root / "tmp"
+        with named_errors(root):
+            for folder in (self.objects, self.uploads, self.temporary):
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, chunks: Iterable[bytes | memoryview], expect: str | None = None) -> StoredObject:
+        """Store the bytes of `chunks` under their own digest."""
+        partial = self._partial()
+        digest = hashlib.sha256()
+        try:
+            with named_errors(self.root), partial.open("wb") as file:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    file.write(chunk)
+                _sync(file)
+                size = file.tell()
+            sha256 = digest.hexdigest()
+            if expect is not None and sha256 != expect:
+                raise DigestMismatch(f"The bytes have the SHA-256 {sha256}, declared was {expect}.")
+            with named_errors(self.root):
+                _rename(partial, self._path(sha256))
+        finally:
+            partial.unlink(missing_ok=True)
+        return StoredObject(sha256, size)
+
+    def exists(self, digest: str) -> bool:
+        """Return whether the object is there."""
+        return self._path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Return the object's size in bytes."""
+        with named_errors(self.root):
+            return self._path(digest).stat().st_size
+
+    def source(self, digest: str) -> ByteSource:
+        """Map the object's file."""
+        with named_errors(self.root):
+            return FileSource(self._path(digest))
+
+    def local_path(self, digest: str) -> Path | None:
+        """Return the object's file."""
+        return self._path(digest)
+
+    def delete(self, digest: str) -> None:
+        """Remove the object's file."""
+        with named_errors(self.root):
+            self._path(digest).unlink(missing_ok=True)
+
+    def open_part(self, upload: str, number: int) -> PartWriter:
+        """Begin a part in a file of its own."""
+        return _LocalPart(self._partial(), self.uploads / upload, number)
+
+    def parts(self, upload: str) -> dict[int, StoredPart]:
+        """Read numbers and ETags off the file names."""
+        return {
+            number: StoredPart(path.stat().st_size, path.suffix[1:])
+            for number, path in self._part_files(upload)
+        }
+
+    def read_upload(self, upload: str) -> Iterator[bytes]:
+        """Yield the parts' bytes in order."""
+        with named_errors(self.root):
+            for _, path in self._part_files(upload):
+                with path.open("rb") as file:
+                    while block := file.read(BLOCK_BYTES):
+                        yield block
+
+    def discard_upload(self, upload: str) -> None:
+        """Remove the upload's folder."""
+        shutil.rmtree(self.uploads / upload, ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove temporary files that nobody can be writing any more."""
+        for path in self.temporary.iterdir():
+            try:
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # Its writer has just finished, or another process cleans, too.
+
+    def free_bytes(self) -> int | None:
+        """Return the free bytes of the disk."""
+        with named_errors(self.root):
+            return shutil.disk_usage(self.root).free
+
+    def check(self) -> None:
+        """Write, read and remove a small object."""
+        stored = self.put([secrets.token_bytes(64)])
+        if self.size(stored.sha256) != stored.size:
+            raise StorageUnavailable(f"An object in {self.root} came back with another size.")
+        self.delete(stored.sha256)
+
+    def _path(self, digest: str) -> Path:
+        return self.objects / digest[:2] / digest
+
+    def _partial(self) -> Path:
+        return self.temporary / secrets.token_hex(16)
+
+    def _part_files(self, upload: str) -> list[tuple[int, Path]]:
+        folder = self.uploads / upload
+        if not folder.is_dir():
+            return []
+        return sorted((int(path.stem), path) for path in folder.iterdir())
+
+
+class _LocalPart:
+    """A part that is written to a temporary file and renamed to ``<number>.<md5>``."""
+
+    def __init__(self, partial: Path, folder: Path, number: int) -> None:
+        self.partial = partial
+        self.folder = folder
+        self.number = number
+        # A checksum of the transfer, as S3's ETag is; what is trusted is the SHA-256 of the whole.
+        self.digest = hashlib.md5(usedforsecurity=False)
+        with named_errors(folder):
+            self.file = partial.open("wb")
+
+    def write(self, data: bytes) -> None:
+        """Append to the temporary file."""
+        self.digest.update(data)
+        with named_errors(self.folder):
+            self.file.write(data)
+
+    def commit(self) -> str:
+        """Sync, rename, and remove an earlier part of this number."""
+        etag = self.digest.hexdigest()
+        with named_errors(self.folder):
+            _sync(self.file)
+            self.file.close()
+            target = self.folder / f"{self.number}.{etag}"
+            _rename(self.partial, target)
+            for other in self.folder.glob(f"{self.number}.*"):
+                if other != target:
+                    other.unlink(missing_ok=True)
+        return etag
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        self.file.close()
+        self.partial.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename durably: the folder's own entry is synced, too."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def named_errors(root: Path) -> Iterator[None]:
+    """Turn the operating system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"The disk under {root} is full.",
+                hint="The operator has to free space; nothing that was accepted is lost.",
+            ) from error
+        raise StorageUnavailable(f"The store under {root} fails: {error}.") from error

@@ -1,0 +1,35 @@
+"""The worker: screens what has arrived and fuses what was closed, one piece of work at a time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from threading import Event
+
+import structlog
+
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.fusing import fuse_next
+from coldfusion_server.services.screening import screen_next
+from coldfusion_shared.errors import ColdFusionError
+
+log = structlog.get_logger(__name__)
+
+
+def run_worker(ctx: Context, stop: Event) -> None:
+    """Work until `stop` is set. Any number of workers may run; leases keep them apart."""
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    while not stop.is_set():
+        if not work_once(ctx, holder):
+            stop.wait(ctx.settings.worker_seconds)
+
+
+def work_once(ctx: Context, holder: str) -> bool:
+    """Do one piece of work; return whether there was any."""
+    try:
+        return screen_next(ctx, holder) or fuse_next(ctx, holder)
+    except ColdFusionError as error:
+        # The work stays where it is and is found again; a pause keeps the log short.
+        log.error("worker", error=error.message)
+        return False

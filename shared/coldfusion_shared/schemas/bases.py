@@ -1,0 +1,103 @@
+"""Bases, their manifests, and what evaluators measured of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat
+
+from coldfusion_shared.schemas.common import (
+    ModelName,
+    Request,
+    Response,
+    Sha256,
+    Text,
+    Version,
+)
+from coldfusion_shared.schemas.files import FileEntry
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class ParentBase(Response):
+    """The base that a base was fused onto."""
+
+    version: Version
+    digest: Sha256 = Field(description="digest of the parent's manifest")
+
+
+class FusedContribution(Response):
+    """One input of a fuse, in the order in which it was taken."""
+
+    id: str
+    contributor: str
+    files: list[FileEntry]
+    weight: float = Field(description="factor of its update in the fused update")
+
+
+class Manifest(Response):
+    """All that a base is made of and from; its digest names the base."""
+
+    format: Literal[1] = 1
+    model: ModelName
+    version: Version
+    created_at: datetime
+    files: list[FileEntry]
+    parent: ParentBase | None = Field(description="null for v0")
+    round: int | None = Field(description="number of the round; null for v0")
+    method: str | None = None
+    parameters: dict[str, Any] = {}
+    contributions: list[FusedContribution] = []
+    source: str | None = Field(default=None, description="where v0 came from")
+    software: str = Field(description="program and version that wrote it")
+
+    def canonical(self) -> bytes:
+        """Return the one byte string that the digest is taken of: sorted keys, no spaces, UTF-8."""
+        data = self.model_dump(mode="json")
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of `canonical`, in hexadecimal."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+
+class Base(Response):
+    """An immutable version of a model."""
+
+    model: ModelName
+    version: Version
+    digest: Sha256 = Field(description="SHA-256 of the canonical manifest")
+    current: bool = Field(description="whether it is the newest")
+    created_at: datetime
+    manifest: Manifest
+
+
+class EvaluationReport(Request):
+    """Scores that an evaluator measured of one base, in percent."""
+
+    suite: Annotated[str, Field(min_length=1, max_length=100)]
+    protocol: Literal["frozen", "finetuned", "few-shot"] = Field(
+        description="frozen: linear probing of the body"
+    )
+    metric: Text = "accuracy"
+    scores: Annotated[
+        dict[Annotated[str, Field(min_length=1, max_length=100)], FiniteFloat],
+        Field(min_length=1, max_length=200, description="score in percent by data set"),
+    ]
+
+
+class Evaluation(Response):
+    """An evaluator's scores of one base."""
+
+    version: Version
+    suite: str
+    protocol: str
+    metric: str
+    scores: dict[str, float]
+    average: float = Field(description="plain mean of the scores")
+    evaluator: str
+    created_at: datetime

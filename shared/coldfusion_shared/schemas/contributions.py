@@ -1,0 +1,110 @@
+"""Contributions: declaration, upload plan, receipt."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat
+
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.schemas.common import FilePath, ModelName, Request, Response, Text, Version
+from coldfusion_shared.schemas.files import FileEntry
+
+
+class Work(Request):
+    """What the contributor says of the work. It is shown, never believed."""
+
+    task: Text | None = Field(default=None, description="kind of task", examples=["classification"])
+    dataset: Text | None = Field(
+        default=None, description="the data set's name, if it may be known"
+    )
+    examples: Annotated[int, Field(ge=0, le=2**50)] | None = None
+    languages: Annotated[list[Text], Field(max_length=50)] = []
+    metric: Text | None = None
+    score_before: FiniteFloat | None = Field(default=None, description="of the base, in percent")
+    score_after: FiniteFloat | None = Field(default=None, description="finetuned, in percent")
+    settings: Annotated[
+        dict[Annotated[str, Field(max_length=100)], int | float | bool | Text | None],
+        Field(max_length=50),
+    ] = {}
+    client: Text | None = Field(default=None, description="program and version")
+
+
+class Declaration(Request):
+    """The announcement of a contribution, before its first byte."""
+
+    base: Version = Field(description="the base that it was finetuned from")
+    encoding: Literal["full"] = Field(default="full", description="full: the body's weights")
+    files: Annotated[list[FileEntry], Field(min_length=1, max_length=1)]
+    work: Work = Work()
+
+
+class Finding(Response):
+    """What one screening check has to say."""
+
+    check: str
+    verdict: Literal["pass", "warn", "reject"]
+    message: str = Field(description="one sentence for the contributor")
+    tensors: list[str] = Field(default=[], description="tensors at fault, ten at most")
+
+
+class Contribution(Response):
+    """One upload and what became of it: the contributor's receipt."""
+
+    id: str
+    model: ModelName
+    round: int
+    base: Version
+    contributor: str
+    state: ContributionState
+    encoding: str
+    files: list[FileEntry]
+    work: Work
+    declared_at: datetime
+    completed_at: datetime | None
+    decided_at: datetime | None
+    expires_at: datetime = Field(description="when an unfinished upload is given up")
+    uploaded_bytes: int = Field(description="bytes that have arrived")
+    total_bytes: int
+    reason: str | None = Field(description="why it was not accepted")
+    hint: str | None = Field(description="what to do about it")
+    findings: list[Finding]
+    weight: float | None = Field(description="its weight in the fuse")
+    result: Version | None = Field(description="the base that it went into")
+
+
+class Part(Response):
+    """One part of a file, and where to PUT it."""
+
+    number: int = Field(ge=1)
+    size: int = Field(description="bytes; the last part may be shorter than the others")
+    uploaded: bool
+    etag: str | None = Field(description="MD5 of the part that arrived, in hexadecimal")
+    url: str | None = Field(
+        description="signed, good for this part alone, until the plan expires; null: already here"
+    )
+
+
+class FileUpload(Response):
+    """How one file is to be uploaded. Part n starts at byte (n - 1) * part_size."""
+
+    path: FilePath
+    size: int
+    part_size: int
+    parts: list[Part]
+
+
+class UploadPlan(Response):
+    """Where the bytes go. Ask again for fresh URLs and to see what has arrived."""
+
+    contribution: str
+    expires_at: datetime
+    files: list[FileUpload]
+
+
+class Declared(Response):
+    """The answer to a declaration: the receipt and where to send the bytes."""
+
+    contribution: Contribution
+    upload: UploadPlan

@@ -1,0 +1,49 @@
+"""Models and their policies."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from coldfusion_shared.schemas.common import ModelName, Request, Response, Version
+
+
+class Policy(Request):
+    """How a model's rounds close and how they are fused."""
+
+    min_contributions: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=2, description="a round never closes by itself with fewer accepted contributions"
+    )
+    max_contributions: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None,
+        description="a round closes at once when it has this many; null: no limit while a "
+        "deadline is set, else the minimum",
+    )
+    deadline_seconds: Annotated[int, Field(ge=1, le=366 * 86_400)] | None = Field(
+        default=None,
+        description="a round that has its minimum closes this long after it opened; null: no "
+        "waiting for time",
+    )
+    method: str = Field(default="mean", description="fusion method", examples=["mean"])
+    parameters: dict[str, Any] = Field(default={}, description="the method's parameters")
+
+    @model_validator(mode="after")
+    def _maximum_reaches_minimum(self) -> Policy:
+        if self.max_contributions is not None and self.max_contributions < self.min_contributions:
+            raise ValueError("max_contributions is smaller than min_contributions")
+        return self
+
+
+class Model(Response):
+    """A line of bases with one architecture."""
+
+    name: ModelName
+    public: bool = Field(description="whether bases can be read without a token")
+    created_at: datetime
+    current: Version = Field(description="the newest base; finetune from this one")
+    policy: Policy
+    open_round: int | None = Field(description="number of the round that takes contributions")
+    accepted: int = Field(description="accepted contributions in the open round")
+    contributors: int = Field(description="distinct contributors over all rounds")

@@ -1,0 +1,39 @@
+"""Is every value a number?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coldfusion_shared.schemas.contributions import Finding
+from coldfusion_shared.screening import checks
+from coldfusion_shared.screening.check import Check
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+@checks.register("finite")
+class FiniteCheck(Check):
+    """No NaN and no infinity: one such value would destroy the base."""
+
+    name = "finite"
+
+    def __init__(self) -> None:
+        """Start with no faulty tensor."""
+        self.faulty: dict[str, None] = {}
+
+    def observe(self, tensor: str, values: npt.NDArray[Any], base: npt.NDArray[Any]) -> None:
+        """Remember the tensor if one of its values is not finite."""
+        import numpy as np
+
+        if not np.isfinite(values).all():
+            self.faulty[tensor] = None
+
+    def conclude(self) -> Finding:
+        """Reject if a value is not finite."""
+        if self.faulty:
+            names = list(self.faulty)
+            return self.rejected(
+                f"NaN or infinity in {len(names)} tensors, first {names[0]}", names
+            )
+        return self.passed("all values are finite")

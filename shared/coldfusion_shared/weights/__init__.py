@@ -1,0 +1,1 @@
+"""Safetensors files as named spans of bytes: strict headers, layouts, bodies, values."""

@@ -1,0 +1,125 @@
+"""
+Body and head: which of a model's tensors the community shares. Names only, no numpy.
+
+The body is what every contributor has in common; heads belong to their own tasks. A finetuned
+model also names its body differently from the bare encoder that it came from (``bert.encoder...``
+for ``encoder...``), so names are aligned before anything is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from coldfusion_shared.errors import IncompatibleWeights
+from coldfusion_shared.weights.header import TensorSpan
+
+# The modules that transformers puts on top of a body, over all architectures that it has.
+HEAD_MODULES = frozenset(
+    {
+        "classifier", "pre_classifier", "score", "lm_head", "cls", "qa_outputs", "logits_proj",
+        "vocab_transform", "vocab_layer_norm", "vocab_projector", "predictions", "lm_predictions",
+        "mask_predictions", "generator_predictions", "generator_lm_head",
+        "discriminator_predictions", "sop_classifier", "sequence_summary", "multiple_choice_head",
+        "classification_head", "final_logits_bias",
+    }
+)  # fmt: skip
+
+# Task models of several architectures drop it, so a contribution may come without.
+OPTIONAL_MODULE = "pooler"
+
+
+def is_head(name: str) -> bool:
+    """Return whether the tensor called `name` belongs to a task's head."""
+    return name.split(".", 1)[0] in HEAD_MODULES
+
+
+def body(spans: Mapping[str, TensorSpan]) -> dict[str, TensorSpan]:
+    """Return the tensors of `spans` that are fused: those of the body that hold floats."""
+    return {name: span for name, span in spans.items() if span.is_float and not is_head(name)}
+
+
+def align(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
+    """
+    Map our tensor names to theirs, where the two differ by a leading module name.
+
+    Args:
+        ours: names of the base's body.
+        theirs: names of a finetuned model, heads among them.
+
+    Returns:
+        Our name to their name, for every name of ours that they have.
+    """
+    candidates = [dict(_same(ours, theirs))]
+    candidates += [_under(ours, theirs, module) for module in _modules(theirs)]
+    candidates += [_above(ours, theirs, module) for module in _modules(ours)]
+    return max(candidates, key=len)
+
+
+def check_body(base: Mapping[str, TensorSpan], candidate: Mapping[str, TensorSpan]) -> None:
+    """
+    Check that `candidate`, with names aligned, has every tensor of the base's body, and no other.
+
+    Tensors of the base outside its body (positions, heads) may be there, too; they are ignored.
+
+    Raises:
+        IncompatibleWeights: all differences in one message, the tensors named.
+    """
+    wanted = body(base)
+    missing = [name for name in wanted if name not in candidate]
+    unknown = [name for name in candidate if name not in base]
+    different = [
+        name
+        for name, span in wanted.items()
+        if name in candidate and not _fits(span, candidate[name])
+    ]
+    if not (missing or unknown or different):
+        return
+    faults = [
+        _listed(missing, "missing"),
+        _listed(unknown, "not in the base"),
+        _listed(
+            [f"{n} ({candidate[n].kind()} for {wanted[n].kind()})" for n in different],
+            "of another shape or dtype",
+        ),
+    ]
+    raise IncompatibleWeights(
+        "The weights do not fit the base: " + "; ".join(fault for fault in faults if fault) + ".",
+        hint="Contribute a model that was finetuned from a base of this very model; "
+        "coldfusion-client pull gets it.",
+        tensors=[*missing, *unknown, *different][:10],
+    )
+
+
+def _fits(span: TensorSpan, other: TensorSpan) -> bool:
+    return other.shape == span.shape and other.dtype in {span.dtype, "F32"}
+
+
+def _listed(names: list[str], what: str) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what} ({shown})"
+
+
+def _same(ours: Collection[str], theirs: Collection[str]) -> Iterable[tuple[str, str]]:
+    have = set(theirs)
+    return ((name, name) for name in ours if name in have)
+
+
+def _under(ours: Collection[str], theirs: Collection[str], module: str) -> dict[str, str]:
+    have = set(theirs)
+    return {name: f"{module}.{name}" for name in ours if f"{module}.{name}" in have}
+
+
+def _above(ours: Collection[str], theirs: Collection[str], module: str) -> dict[str, str]:
+    have = set(theirs)
+    start = len(module) + 1
+    return {
+        name: name[start:]
+        for name in ours
+        if name.startswith(f"{module}.") and name[start:] in have
+    }
+
+
+def _modules(names: Iterable[str]) -> list[str]:
+    return sorted({name.split(".", 1)[0] for name in names if "." in name})

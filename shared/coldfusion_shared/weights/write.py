@@ -1,0 +1,135 @@
+"""Weights files written span by span: the body alone, and an update put onto another base."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coldfusion_shared.errors import IncompatibleWeights, StorageFull
+from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, check_body
+from coldfusion_shared.weights.checkpoint import (
+    NUMPY_DTYPES,
+    Checkpoint,
+    StoredTensor,
+    chunks,
+)
+from coldfusion_shared.weights.header import TensorSpan, build_header
+
+Progress = Callable[[int], None]
+Spans = Iterator[npt.NDArray[Any]]
+
+
+def match_body(finetuned: Checkpoint, base: Checkpoint) -> dict[str, StoredTensor]:
+    """
+    Return the tensors of `finetuned` that are the base's body, under the base's names.
+
+    Raises:
+        IncompatibleWeights: it is a model of another architecture.
+    """
+    wanted = body(base.spans())
+    names = align(wanted, finetuned.tensors)
+    matched = {ours: finetuned.tensors[theirs] for ours, theirs in names.items()}
+    for name in wanted:
+        if name not in matched and OPTIONAL_MODULE in name.split("."):
+            matched[name] = base.tensors[name]
+    check_body(base.spans(), {name: tensor.span for name, tensor in matched.items()})
+    return matched
+
+
+def write_body(
+    finetuned: Checkpoint, base: Checkpoint, out: Path, progress: Progress = lambda _: None
+) -> None:
+    """
+    Write the body of `finetuned` to the safetensors file `out`, under the base's names and order.
+
+    Args:
+        finetuned: a finetuned model, with its head, its names as its architecture has them.
+        base: the base that it was finetuned from.
+        out: the file to write; it appears whole or not at all.
+        progress: called with the number of bytes of each span that was written.
+
+    Raises:
+        IncompatibleWeights: `finetuned` is a model of another architecture.
+        StorageFull: no room on the disk.
+    """
+    tensors = match_body(finetuned, base)
+    order = [name for name in base.tensors if name in tensors]
+    header = build_header(
+        (name, tensors[name].span.dtype, tensors[name].span.shape) for name in order
+    )
+    _write(out, header, _stored([tensors[name] for name in order]), progress)
+
+
+def write_rebased(
+    contribution: Checkpoint,
+    made_from: Checkpoint,
+    onto: Checkpoint,
+    out: Path,
+    progress: Progress = lambda _: None,
+) -> None:
+    """
+    Put the update of `contribution` onto another base: ``onto + (contribution - made_from)``.
+
+    Args:
+        contribution: a body as `write_body` writes it.
+        made_from: the base that it was finetuned from.
+        onto: another base of the same model.
+        out: the file to write; it appears whole or not at all.
+        progress: called with the number of bytes of each span that was written.
+    """
+    wanted = body(onto.spans())
+    check_body(made_from.spans(), contribution.spans())
+    if set(wanted) != set(body(made_from.spans())):
+        raise IncompatibleWeights("The two bases are of different architectures.")
+    header = build_header((name, span.dtype, span.shape) for name, span in wanted.items())
+    _write(out, header, _rebased(wanted, contribution, made_from, onto), progress)
+
+
+def _stored(tensors: list[StoredTensor]) -> Spans:
+    for tensor in tensors:
+        for start, stop in chunks(tensor.span.elements):
+            yield tensor.values(start, stop)
+            tensor.release(start, stop)
+
+
+def _rebased(
+    wanted: dict[str, TensorSpan], contribution: Checkpoint, made_from: Checkpoint, onto: Checkpoint
+) -> Spans:
+    for name, span in wanted.items():
+        sources = [model.tensors[name] for model in (contribution, made_from, onto)]
+        for start, stop in chunks(span.elements):
+            theirs, before, ours = (source.values(start, stop) for source in sources)
+            moved = ours.astype(np.float64) + (theirs.astype(np.float64) - before)
+            yield moved.astype(NUMPY_DTYPES[span.dtype])
+            for source in sources:
+                source.release(start, stop)
+
+
+def _write(out: Path, header: bytes, spans: Spans, progress: Progress) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(header)
+            for span in spans:
+                # A view of bytes: numpy's bfloat16 has no buffer of its own.
+                file.write(span.view(np.uint8).data)
+                progress(span.nbytes)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(out)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise StorageFull(
+            f"The disk is full; {out.name} could not be written.",
+            hint=f"Free some space under {out.parent} and run the command again.",
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
