@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import ConfigDict, Field, FiniteFloat
 
 from coldfusion_shared.schemas.common import (
     ModelName,
@@ -79,13 +79,29 @@ class Base(Response):
 class EvaluationReport(Request):
     """Scores that an evaluator measured of one base, in percent."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "suite": "text-10",
+                    "protocol": "frozen",
+                    "metric": "accuracy",
+                    "scores": {"film reviews": 84.2, "question types": 77.9},
+                }
+            ]
+        }
+    )
+
     suite: Annotated[str, Field(min_length=1, max_length=100)]
     protocol: Literal["frozen", "finetuned", "few-shot"] = Field(
         description="frozen: linear probing of the body"
     )
     metric: Text = "accuracy"
     scores: Annotated[
-        dict[Annotated[str, Field(min_length=1, max_length=100)], FiniteFloat],
+        dict[
+            Annotated[str, Field(min_length=1, max_length=100)],
+            Annotated[FiniteFloat, Field(ge=-100, le=100)],
+        ],
         Field(min_length=1, max_length=200, description="score in percent by data set"),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import ConfigDict, Field, FiniteFloat
 
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.schemas.common import FilePath, ModelName, Request, Response, Text, Version
@@ -33,6 +33,26 @@ class Work(Request):
 
 class Declaration(Request):
     """The announcement of a contribution, before its first byte."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "base": "v3",
+                    "encoding": "full",
+                    "files": [{"path": "model.safetensors", "size": 90866384, "sha256": "4a" * 32}],
+                    "work": {
+                        "task": "classification",
+                        "dataset": "film reviews",
+                        "examples": 800,
+                        "metric": "accuracy",
+                        "score_before": 71.3,
+                        "score_after": 88.1,
+                    },
+                }
+            ]
+        }
+    )
 
     base: Version = Field(description="the base that it was finetuned from")
     encoding: Literal["full"] = Field(default="full", description="full: the body's weights")

@@ -36,8 +36,13 @@ def _shards(folder: Path) -> list[str]:
     try:
         index: Any = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         names = [check_file_path(name) for name in sorted(set(index["weight_map"].values()))]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadModel(f"{INDEX_FILE} is not the index of a sharded model.") from None
+    if not all(name.endswith(".safetensors") for name in names):
+        raise BadModel(
+            f"{INDEX_FILE} names files that are not safetensors.",
+            hint="Save the model with model.save_pretrained(folder); pickle files are never read.",
+        )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing or not names:
         raise BadModel(f"{INDEX_FILE} names files that are missing: {', '.join(missing[:5])}.")

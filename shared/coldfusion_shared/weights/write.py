@@ -85,7 +85,8 @@ def write_rebased(
     """
     wanted = body(onto.spans())
     check_body(made_from.spans(), contribution.spans())
-    if set(wanted) != set(body(made_from.spans())):
+    before = body(made_from.spans())
+    if {n: s.shape for n, s in wanted.items()} != {n: s.shape for n, s in before.items()}:
         raise IncompatibleWeights("The two bases are of different architectures.")
     header = build_header((name, span.dtype, span.shape) for name, span in wanted.items())
     _write(out, header, _rebased(wanted, contribution, made_from, onto), progress)
@@ -125,7 +126,7 @@ def _write(out: Path, header: bytes, spans: Spans, progress: Progress) -> None:
             os.fsync(file.fileno())
         partial.replace(out)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StorageFull(
             f"The disk is full; {out.name} could not be written.",

@@ -1,0 +1,71 @@
+"""CSV and TSV files whose first line names the columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from coldfusion_shared.data.formats import formats
+from coldfusion_shared.data.table import Table, read_text
+from coldfusion_shared.errors import BadData
+
+Record = tuple[int, list[str]]
+
+
+@formats.register(".csv")
+def read_csv(path: Path) -> Table:
+    """Read comma-separated values, quoted where needed."""
+    return _table(path, list(_records(path, read_text(path), ",", csv.QUOTE_MINIMAL)))
+
+
+@formats.register(".tsv")
+def read_tsv(path: Path) -> Table:
+    """Read tab-separated values, which some programs quote like CSV and others never."""
+    text = read_text(path)
+    try:
+        return _table(path, list(_records(path, text, "\t", csv.QUOTE_MINIMAL)))
+    except BadData as quoted:
+        try:
+            return _table(path, list(_records(path, text, "\t", csv.QUOTE_NONE)))
+        except BadData:
+            raise quoted from None
+
+
+def _records(path: Path, text: str, delimiter: str, quoting: int) -> Iterator[Record]:
+    """Yield each record's fields and the line that it begins on; lines without any are skipped."""
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise BadData(
+                f"{path}, line {line}: the record that begins here is broken ({error}).",
+                hint='Look for a quotation mark that is never closed, or that should be two: "".',
+            ) from error
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
+
+
+def _table(path: Path, records: list[Record]) -> Table:
+    if not records:
+        raise BadData(f"{path} is empty.", hint="It needs a line of column names and examples.")
+    _, header = records.pop(0)
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise BadData(f"{path}: two columns are named {twice!r}.", hint="Rename one of them.")
+    for line, fields in records:
+        if len(fields) != len(header):
+            raise BadData(
+                f"{path}, line {line}: expected {len(header)} fields, found {len(fields)}.",
+                hint="A text that holds the separator or a line break must be in quotation marks.",
+            )
+    values = (
+        zip(*(fields for _, fields in records), strict=True) if records else ([],) * len(header)
+    )
+    return Table(str(path), dict(zip(header, values, strict=True)), [line for line, _ in records])

@@ -1,0 +1,77 @@
+"""Features of texts: the mean of a frozen body's last hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldfusion_shared.errors import BadModel
+from coldfusion_shared.quiet import quiet_transformers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from coldfusion_shared.data.dataset import Split
+
+BATCH_SIZE = 64
+
+
+class Encoder:
+    """A frozen model and its tokenizer, loaded once for all splits and data sets."""
+
+    def __init__(self, folder: Path, max_length: int) -> None:
+        """Load the transformers folder `folder`; longer texts are cut to `max_length` tokens."""
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        quiet_transformers()
+        self.max_length = max_length
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.model = AutoModel.from_pretrained(folder).to(self.device).eval()
+        except (OSError, ValueError, KeyError) as error:
+            raise BadModel(f"transformers cannot load the model in {folder}: {error}") from None
+
+    def features(
+        self, split: Split, progress: Callable[[int], None] = lambda _: None
+    ) -> npt.NDArray[np.float32]:
+        """
+        Return the features of a split, (n, hidden), float32, in its order.
+
+        Args:
+            split: the texts, or pairs of texts.
+            progress: called with the number of examples of each batch.
+        """
+        import numpy as np
+
+        pairs = None if split.pairs is None else list(split.pairs)
+        encoded = self.tokenizer(
+            list(split.texts), pairs, truncation=True, max_length=self.max_length
+        )
+        # Texts of one length share a batch, so that hardly anything is computed for padding.
+        order = sorted(range(len(split)), key=lambda i: len(encoded["input_ids"][i]))
+        result = None
+        for start in range(0, len(order), BATCH_SIZE):
+            indices = order[start : start + BATCH_SIZE]
+            batch = {name: [values[i] for i in indices] for name, values in encoded.items()}
+            pooled = self._pooled(batch)
+            if result is None:
+                result = np.empty((len(split), pooled.shape[1]), np.float32)
+            result[indices] = pooled
+            progress(len(indices))
+        assert result is not None, "a split has examples"
+        return result
+
+    def _pooled(self, batch: dict[str, Any]) -> npt.NDArray[np.float32]:
+        """Return the means over the tokens that are no padding, (batch, hidden)."""
+        import torch
+
+        padded = self.tokenizer.pad(batch, return_tensors="pt").to(self.device)
+        with torch.inference_mode():
+            hidden = self.model(**padded).last_hidden_state.float()  # (batch, tokens, hidden)
+        mask = padded["attention_mask"].unsqueeze(-1).float()  # (batch, tokens, 1)
+        means: npt.NDArray[np.float32] = ((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy()
+        return means

@@ -1,0 +1,109 @@
+"""Linear probing: a logistic regression on frozen features, its strength chosen on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coldfusion_shared.evaluate.features import Encoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from coldfusion_shared.data.dataset import TextDataset
+
+    Features = npt.NDArray[np.float32]
+    Labels = npt.NDArray[np.int64]
+
+# Inverse strengths of the regularisation, from strong to weak.
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+MAX_ITERATIONS = 2000
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """
+    What a probe has come to.
+
+    Attributes:
+        accuracy: on the test part, in percent.
+        examples: of the test part.
+        strength: the C that did best on the validation part.
+    """
+
+    accuracy: float
+    examples: int
+    strength: float
+
+
+def probe(
+    folder: Path,
+    dataset: TextDataset,
+    *,
+    max_length: int,
+    seed: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> ProbeResult:
+    """
+    Probe the model in the folder `folder` on a data set.
+
+    Args:
+        folder: a transformers folder; only its body is used, frozen.
+        dataset: the probe is trained on its train part and tested on its test part.
+        max_length: tokens of an example; what is longer is cut.
+        seed: of the regression.
+        progress: called with the number of examples of each batch of features.
+    """
+    return probe_with(Encoder(folder, max_length), dataset, seed=seed, progress=progress)
+
+
+def probe_with(
+    encoder: Encoder,
+    dataset: TextDataset,
+    *,
+    seed: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> ProbeResult:
+    """Probe a model that is loaded already."""
+    import numpy as np
+
+    parts = [
+        (encoder.features(split, progress), np.asarray(split.labels))
+        for split in (dataset.train, dataset.validation, dataset.test)
+    ]
+    return fit_probe(*parts, seed=seed)
+
+
+def fit_probe(
+    train: tuple[Features, Labels],
+    validation: tuple[Features, Labels],
+    test: tuple[Features, Labels],
+    *,
+    seed: int,
+) -> ProbeResult:
+    """
+    Fit the regression for each strength, take the one that validates best, and test that.
+
+    Each part is features (n, hidden) and labels (n,). Of equally good strengths the stronger
+    regularisation is taken.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train[0])
+    x_train, x_validation, x_test = (
+        scaler.transform(part[0]) for part in (train, validation, test)
+    )
+    best = None
+    for strength in STRENGTHS:
+        candidate = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, random_state=seed)
+        candidate.fit(x_train, train[1])
+        score = float((candidate.predict(x_validation) == validation[1]).mean())
+        if best is None or score > best[0]:
+            best = (score, strength, candidate)
+    assert best is not None
+    accuracy = 100.0 * float((best[2].predict(x_test) == test[1]).mean())
+    return ProbeResult(accuracy, len(test[1]), best[1])

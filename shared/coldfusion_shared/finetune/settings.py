@@ -1,0 +1,37 @@
+"""How to finetune. Importable without torch, so that a command line can show it at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FinetuneSettings(BaseModel):
+    """What a contributor can choose; the defaults are the paper's, but for smaller data sets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = Field(
+        default=4.0, description="passes over the training examples"
+    )
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=5e-5, description="learning rate at the start; it falls linearly to 0"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=16, description="examples a step"
+    )
+    max_length: Annotated[int, Field(ge=4, le=131_072)] = Field(
+        default=128, description="tokens of an example; what is longer is cut"
+    )
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        default=13, description="of the head's first weights and the order of the examples"
+    )
+    max_steps: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="stop after this many steps, whatever the epochs say"
+    )
+    early_stopping: bool = Field(
+        default=True,
+        description="stop when an epoch gains less than 0.1 points on the validation part, and "
+        "keep the best epoch",
+    )
