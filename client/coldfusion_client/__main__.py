@@ -1,0 +1,28 @@
+"""The program `coldfusion-client`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from coldfusion_client.cli.errors import exit_code
+from coldfusion_shared.errors import MissingExtra
+
+_NEEDED = ("typer", "httpx", "rich", "platformdirs")
+
+
+def main() -> None:
+    """Run the command line; says what to install where the extra `client` is missing."""
+    for module in _NEEDED:
+        if find_spec(module) is None:
+            missing = MissingExtra.of("client", module)
+            sys.stderr.write(f"Error: {missing.message}\n{missing.hint}\n")
+            sys.exit(exit_code(missing.code))
+
+    from coldfusion_client.cli.app import app
+
+    app(prog_name="coldfusion-client")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The weights that are sent: a finetuned model's body, on the base it is contributed to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coldfusion_client.bases import Source, base_folder
+from coldfusion_shared.errors import ContributionRejected
+from coldfusion_shared.schemas.bases import Base
+
+
+def write_contribution(
+    source: Source, finetuned: Path, made_from: Base, onto: Base, out: Path
+) -> None:
+    """
+    Write the body of a finetuned model, moved to the base `onto` where that is another one.
+
+    The server's screening runs here first, before anything is sent.
+
+    Args:
+        source: brings the bases.
+        finetuned: a transformers folder.
+        made_from: the base that it was finetuned from.
+        onto: the base that it is contributed to.
+        out: the file to write; it appears whole or not at all.
+
+    Raises:
+        BadModel: `finetuned` is no model folder.
+        IncompatibleWeights: it is a model of another architecture; the tensors are named.
+        MalformedWeights: its files are not strictly valid safetensors.
+        ContributionRejected: the server would reject it; the message says why.
+        StorageFull: no room.
+    """
+    # Here and not above: numpy takes a while to load, and most commands need no tensors.
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+    from coldfusion_shared.weights.write import write_body, write_rebased
+
+    body = out if made_from.version == onto.version else out.with_name(f"{out.name}.own")
+    with (
+        Checkpoint.from_folder(finetuned) as model,
+        Checkpoint.from_folder(base_folder(source, made_from)) as base,
+    ):
+        write_body(model, base, body)
+        if body != out:
+            folder = base_folder(source, onto)
+            with Checkpoint.from_file(body) as own, Checkpoint.from_folder(folder) as target:
+                write_rebased(own, base, target, out)
+            body.unlink()
+    _screen(source, onto, out)
+
+
+def _screen(source: Source, onto: Base, body: Path) -> None:
+    from coldfusion_shared.screening.screen import screen
+    from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
+
+    contribution = FileSource(body)
+    try:
+        with Checkpoint.from_folder(base_folder(source, onto)) as base:
+            rejections = screen(contribution, base).rejections
+    finally:
+        contribution.close()
+    if rejections:
+        body.unlink()
+        reasons = "; ".join(finding.message.rstrip(".") for finding in rejections)
+        raise ContributionRejected(
+            f"The finetuned weights would be rejected: {reasons}.",
+            hint="Nothing was sent. Finetune again with other settings; where values are not "
+            "finite, a smaller --lr helps.",
+            tensors=[name for finding in rejections for name in finding.tensors],
+        )

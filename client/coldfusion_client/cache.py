@@ -1,0 +1,126 @@
+"""
+Downloaded files by their content: ``objects/sha256/<aa>/<digest>``, shared by all models.
+
+An object may be hard-linked into a folder where a person works (see `place.py`). So it carries a
+stamp of its size and time of change; where that no longer fits, the object is hashed again before
+it is used, and dropped if it is not what its name says.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from platformdirs import user_cache_path
+
+from coldfusion_client.disk import write_atomically, writing
+from coldfusion_client.lock import locked
+from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.weights.digests import file_sha256
+
+
+def default_cache() -> Cache:
+    """Return the cache at ``COLDFUSION_CACHE`` or in the platform's folder for caches."""
+    folder = os.environ.get("COLDFUSION_CACHE")
+    return Cache(Path(folder) if folder else user_cache_path("coldfusion"))
+
+
+class Cache:
+    """A folder of objects by digest. Any number of processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Use the folder `root`, which is created when something is written."""
+        self.root = root.absolute()
+
+    def object(self, digest: str) -> Path:
+        """Return where the object of that digest lies, if it does."""
+        return self.root / "objects" / "sha256" / digest[:2] / digest
+
+    def partial(self, digest: str) -> Path:
+        """Return where a download of that digest grows."""
+        return self.root / "partial" / digest
+
+    def lock(self, digest: str) -> AbstractContextManager[None]:
+        """Hold the right to download that digest; waits for a process that does it already."""
+        return locked(self.root / "locks" / digest, wait=True)
+
+    def find(self, entry: FileEntry) -> Path | None:
+        """Return the object of `entry`, surely unchanged, or null."""
+        path = self.object(entry.sha256)
+        if not path.is_file():
+            return None
+        if self._stamp(path) == self._read_stamp(path):
+            return path
+        if file_sha256(path) == entry.sha256:
+            self._write_stamp(path)
+            return path
+        path.unlink(missing_ok=True)
+        return None
+
+    def adopt(self, digest: str, file: Path) -> Path:
+        """Move `file`, whose digest was verified, among the objects, and return its new path."""
+        path = self.object(digest)
+        with writing(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(path)
+            self._write_stamp(path)
+        return path
+
+    def folder(self, manifest: Manifest) -> Path:
+        """
+        Return a model folder with the files of `manifest`, all of which are in the cache.
+
+        It is for reading by ourselves alone; its files are links to the objects.
+        """
+        folder = self.root / "bases" / manifest.digest()
+        if not all((folder / entry.path).exists() for entry in manifest.files):
+            self._build(folder, manifest)
+        return folder
+
+    def scratch(self) -> Path:
+        """Return a new folder for files that are needed for a moment; the caller removes it."""
+        with writing(self.root):
+            parent = self.root / "scratch"
+            parent.mkdir(parents=True, exist_ok=True)
+            return Path(mkdtemp(dir=parent))
+
+    def _build(self, folder: Path, manifest: Manifest) -> None:
+        new = self.scratch()
+        with writing(self.root):
+            for entry in manifest.files:
+                target = new / entry.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _refer(target, self.object(entry.sha256))
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                new.rename(folder)
+            except OSError:
+                # Another process was faster; what it built is the same.
+                shutil.rmtree(new, ignore_errors=True)
+
+    def _stamp(self, path: Path) -> str:
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def _read_stamp(self, path: Path) -> str | None:
+        try:
+            return path.with_name(f"{path.name}.stamp").read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def _write_stamp(self, path: Path) -> None:
+        stamp = self._stamp(path).encode()
+        write_atomically(path.with_name(f"{path.name}.stamp"), stamp)
+
+
+def _refer(target: Path, source: Path) -> None:
+    try:
+        # Symbolic, so that the number of hard links still tells whether a person's folder has one.
+        target.symlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)  # Windows lets not everybody make links

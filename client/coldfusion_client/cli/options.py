@@ -1,0 +1,36 @@
+"""Options and arguments that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="owner/name")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        envvar="COLDFUSION_SERVER",
+        metavar="URL",
+        help="Which server; by default the one that you logged in to last.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write only the bare result.")]
+Onto = Annotated[
+    str | None,
+    typer.Option(
+        "--onto",
+        metavar="latest",
+        help="Put the update onto the newest base where that is another one by now.",
+    ),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the verdict.")]
+
+
+def is_onto_latest(onto: str | None) -> bool:
+    """Return whether `--onto latest` was given; raises a usage error for anything else."""
+    if onto not in {None, "latest"}:
+        raise typer.BadParameter("only 'latest' is known", param_hint="--onto")
+    return onto == "latest"

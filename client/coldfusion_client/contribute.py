@@ -1,0 +1,219 @@
+"""
+The contributor's loop.
+
+    pull the newest base, finetune it on data that stay at home, send back the body's weights;
+    the Repository fuses them with the others' into the next base.
+
+Every step leaves its result on disk before the next one begins, so that a run that was killed at
+any point goes on from there, and the Repository knows a contribution again that comes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldfusion_client.bases import LATEST, Source, base_folder, find_base
+from coldfusion_client.connection import USER_AGENT
+from coldfusion_client.delivery import deliver
+from coldfusion_client.disk import writing
+from coldfusion_client.journal import Journal, task_key
+from coldfusion_client.newer import NewerBase
+from coldfusion_client.record import Record, write_record
+from coldfusion_client.reporting import Reporter
+from coldfusion_client.runs import Run, choose_run, older_training, working_on
+from coldfusion_client.submission import await_verdict, told
+from coldfusion_client.training import Data, StepProgress, Trainer
+from coldfusion_shared.errors import Forbidden
+from coldfusion_shared.schemas.bases import Base
+from coldfusion_shared.schemas.contributions import Contribution, Work
+from coldfusion_shared.schemas.tokens import Role
+
+if TYPE_CHECKING:
+    from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.finetune.settings import FinetuneSettings
+
+
+@dataclass(frozen=True)
+class Order:
+    """
+    What a contributor asks for.
+
+    Attributes:
+        model: the model to improve.
+        data: what to learn from.
+        settings: how to finetune.
+        output: the run's folder; null: one of its own below the current folder.
+        public_name: what the data set may be called in public; null: it stays unnamed.
+        onto_latest: contribute to the newest base, whichever the training began with.
+        wait: wait for the verdict.
+    """
+
+    model: str
+    data: Data
+    settings: FinetuneSettings
+    output: Path | None = None
+    public_name: str | None = None
+    onto_latest: bool = False
+    wait: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it."""
+
+    run: Run
+    contribution: Contribution
+    summary: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        contribution, journal = self.contribution, self.run.journal
+        return {
+            "contribution": contribution.id,
+            "model": contribution.model,
+            "base": contribution.base,
+            "round": contribution.round,
+            "state": contribution.state.value,
+            "reason": contribution.reason,
+            "result": contribution.result,
+            "output": str(self.run.folder),
+            "trained_from": journal.base,
+            "metric": journal.trained.metric if journal.trained else None,
+            "score_before": journal.score_before,
+            "score_after": journal.trained.score if journal.trained else None,
+        }
+
+
+def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
+    """
+    Finetune a model's newest base and contribute what it learnt.
+
+    Raises:
+        Unauthenticated, TokenExpired, Forbidden: the token does not do.
+        ModelNotFound: there is no such model.
+        BadData: the data cannot be read or learnt from.
+        TrainingFailed: finetuning could not be finished.
+        BaseOutdated: a newer base was published meanwhile; the training is kept.
+        ContributionRejected: the weights were screened and rejected.
+    """
+    _check_token(source)
+    newest = find_base(source.api, order.model, LATEST)
+    dataset = trainer.read(order.data, order.settings.seed)
+    for note in dataset.notes:
+        source.reporter.say(note)
+
+    with working_on(_choose(order, source, newest, dataset)) as run:
+        base = find_base(source.api, order.model, run.journal.base)
+        if run.journal.trained is None:
+            _finetune(order, source, trainer, dataset, base, run)
+        run.take_model()
+        _tell_scores(source.reporter, run)
+
+        contribution = deliver(source, run, base, _work(order, run), onto_latest=order.onto_latest)
+        if order.wait:
+            contribution = await_verdict(source.api, contribution, run.note)
+        return Outcome(run, contribution, told(source.api, contribution))
+
+
+def _check_token(source: Source) -> None:
+    """Before hours of training, not after them."""
+    me = source.api.whoami()
+    if me.role in {Role.READER, Role.EVALUATOR}:
+        raise Forbidden(
+            f"The token {me.name!r} has the role {me.role}, which may not contribute.",
+            hint="Ask the server's operator for a token of the role contributor.",
+        )
+
+
+def _choose(order: Order, source: Source, newest: Base, dataset: TextDataset) -> Run:
+    settings = order.settings.model_dump(mode="json")
+    wanted = Journal(
+        server=source.api.server,
+        model=order.model,
+        base=newest.version,
+        dataset=dataset.name,
+        task=task_key(source.api.server, order.model, dataset.digest, settings),
+    )
+    run = choose_run(wanted, order.output, onto_latest=order.onto_latest)
+    older = older_training(wanted) if run.journal is wanted else None
+    if older is not None:
+        source.reporter.warn(
+            f"A finished training on {older.journal.base} lies in {older.folder}. Add --onto "
+            f"latest to contribute that one instead of training again on {newest.version}."
+        )
+    return run
+
+
+def _finetune(
+    order: Order,
+    source: Source,
+    trainer: Trainer,
+    dataset: TextDataset,
+    base: Base,
+    run: Run,
+) -> None:
+    folder, reporter = base_folder(source, base), source.reporter
+    staging = run.begin_training()
+    run.save()
+    with NewerBase(source.api, order.model, base.version, reporter), writing(run.folder):
+        if run.journal.score_before is None:
+            reporter.say(f"Scoring {order.model} {base.version} on the held-back examples ...")
+            run.journal.score_before = trainer.score(folder, dataset, order.settings)
+            run.save()
+        reporter.say(f"Finetuning on {len(dataset.train)} examples of {dataset.name} ...")
+        with _steps(reporter) as progress:
+            trained = trainer.finetune(folder, dataset, order.settings, staging, progress)
+    write_record(
+        staging,
+        Record(
+            server=source.api.server, digest=base.digest, manifest=base.manifest, finetuned=True
+        ),
+    )
+    run.journal.trained = trained
+    run.save()
+
+
+@contextmanager
+def _steps(reporter: Reporter) -> Iterator[StepProgress]:
+    """Yield what a trainer calls; the bar begins with the first call, which knows the total."""
+    with ExitStack() as stack:
+        seen = 0
+        bar = None
+
+        def progress(done: int, total: int, loss: float) -> None:
+            nonlocal seen, bar
+            if bar is None:
+                bar = stack.enter_context(reporter.bar("finetune", total, "steps"))
+            bar.advance(done - seen, f"loss {loss:.3f}" if isfinite(loss) else "")
+            seen = done
+
+        yield progress
+
+
+def _tell_scores(reporter: Reporter, run: Run) -> None:
+    trained, before = run.journal.trained, run.journal.score_before
+    if trained is not None and before is not None:
+        reporter.say(
+            f"{trained.metric}: {before:.1f} before, {trained.score:.1f} after finetuning. "
+            f"Your model: {run.folder}"
+        )
+
+
+def _work(order: Order, run: Run) -> Work:
+    trained = run.journal.trained
+    return Work(
+        task=trained.task if trained else None,
+        # A private file's own name may tell more than its owner wants.
+        dataset=order.public_name,
+        examples=trained.examples if trained else None,
+        metric=trained.metric if trained else None,
+        score_before=run.journal.score_before,
+        score_after=trained.score if trained else None,
+        settings=order.settings.model_dump(mode="json"),
+        client=USER_AGENT,
+    )

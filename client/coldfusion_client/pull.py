@@ -1,0 +1,146 @@
+"""A base into a folder: verified, replaced safely, and nothing of a person's own touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coldfusion_client.bases import Source, bring, find_base
+from coldfusion_client.cache import Cache
+from coldfusion_client.disk import writing
+from coldfusion_client.place import place
+from coldfusion_client.record import Record, read_record, write_record
+from coldfusion_shared.errors import Conflict, InvalidRequest
+from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.weights.digests import file_sha256
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did."""
+
+    model: str
+    version: str
+    path: Path
+    digest: str
+    updated: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def pull(source: Source, model: str, version: str, out: Path | None) -> Pulled:
+    """
+    Bring a base into the folder `out`, by default one of the model's name here.
+
+    Raises:
+        ModelNotFound, BaseNotFound: there is no such base.
+        InvalidRequest: `out` holds something that was not pulled from this model.
+        Conflict: `out` holds an older base, and somebody changed its files.
+        DigestMismatch, StorageFull, ServerUnreachable: it could not be downloaded.
+    """
+    base = find_base(source.api, model, version)
+    folder = (out or Path(model.split("/")[1])).absolute()
+    record = _check_folder(folder, model)
+    updated = record is None or not _is_complete(folder, record, base.digest)
+    if record is not None:
+        # Hashing takes a while with large models, and only what is replaced can be lost.
+        _check_unchanged(folder, record, thoroughly=updated)
+    if updated:
+        bring(source, base.manifest)
+        new = Record(server=source.api.server, digest=base.digest, manifest=base.manifest)
+        _fill(source.cache, folder, record, new)
+    return Pulled(model, base.version, folder, base.digest, updated)
+
+
+def _check_folder(folder: Path, model: str) -> Record | None:
+    """Return what `folder` says of itself; null if it is new or empty."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    record = read_record(folder) if folder.is_dir() else None
+    if record is None or record.finetuned or record.manifest.model != model:
+        what = "is not empty and was not pulled"
+        if record is not None:
+            what = "holds " + ("a finetuned model" if record.finetuned else record.manifest.model)
+        raise InvalidRequest(
+            f"{folder} {what}; nothing in it was touched.", hint="Name another folder with --out."
+        )
+    return record
+
+
+def _is_complete(folder: Path, record: Record, digest: str) -> bool:
+    files = (folder / entry.path for entry in record.manifest.files)
+    whole = record.replacing is None and all(file.is_file() for file in files)
+    return whole and record.digest == digest
+
+
+def _check_unchanged(folder: Path, record: Record, *, thoroughly: bool) -> None:
+    allowed = [*record.manifest.files, *(record.replacing or [])]
+    paths = sorted({entry.path for entry in allowed})
+    changed = [path for path in paths if not _is_one_of(folder / path, allowed, path, thoroughly)]
+    if changed:
+        raise Conflict(
+            f"In {folder} somebody changed {', '.join(changed[:5])} after the pull; nothing in it "
+            "was touched.",
+            hint="Move your own work elsewhere, or name another folder with --out.",
+        )
+
+
+def _is_one_of(file: Path, allowed: list[FileEntry], path: str, thoroughly: bool) -> bool:
+    entries = [entry for entry in allowed if entry.path == path]
+    size = _size(file)
+    if size is None:
+        return True  # what is missing can be put back
+    if size not in {entry.size for entry in entries}:
+        return False
+    return not thoroughly or file_sha256(file) in {entry.sha256 for entry in entries}
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
+
+
+def _fill(cache: Cache, folder: Path, old: Record | None, new: Record) -> None:
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    with writing(folder.parent):
+        try:
+            _build(cache, fresh, new.manifest)
+            if old is None:
+                write_record(fresh, new)
+                _rename(fresh, folder)
+            else:
+                _replace(folder, old, fresh, new)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _build(cache: Cache, folder: Path, manifest: Manifest) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for entry in manifest.files:
+        target = folder / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place(cache.object(entry.sha256), target)
+
+
+def _rename(fresh: Path, folder: Path) -> None:
+    if folder.exists():
+        folder.rmdir()  # it is empty
+    fresh.rename(folder)
+
+
+def _replace(folder: Path, old: Record, fresh: Path, new: Record) -> None:
+    """Exchange the files one by one; a record of both bases lets the next pull finish it."""
+    before = [*old.manifest.files, *(old.replacing or [])]
+    write_record(folder, new.model_copy(update={"replacing": before}))
+    for path in {entry.path for entry in before} - {entry.path for entry in new.manifest.files}:
+        (folder / path).unlink(missing_ok=True)
+    for entry in new.manifest.files:
+        target = folder / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (fresh / entry.path).replace(target)
+    write_record(folder, new)

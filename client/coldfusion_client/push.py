@@ -1,0 +1,67 @@
+"""An already finetuned model to the Repository."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from coldfusion_client.bases import Source, find_base
+from coldfusion_client.bodies import write_contribution
+from coldfusion_client.connection import USER_AGENT
+from coldfusion_client.moves import onto_newest
+from coldfusion_client.record import read_record
+from coldfusion_client.submission import await_verdict, declaration, send
+from coldfusion_shared.errors import InvalidRequest
+from coldfusion_shared.schemas.bases import Base
+from coldfusion_shared.schemas.contributions import Contribution, Work
+
+
+def push(
+    source: Source, model: str, folder: Path, base: str | None, *, onto_latest: bool, wait: bool
+) -> Contribution:
+    """
+    Contribute the body of the transformers model in `folder`.
+
+    Args:
+        source: the server and the cache.
+        model: the model to contribute to.
+        folder: what `save_pretrained` wrote.
+        base: the base's version that it was finetuned from; null: what the folder itself says.
+        onto_latest: put the update onto the newest base, where that is another one.
+        wait: wait for the verdict.
+
+    Raises:
+        BadModel, IncompatibleWeights: the folder does not hold what can be contributed.
+        BaseOutdated: there is a newer base, and `onto_latest` is false.
+        ContributionRejected: it was screened and rejected.
+    """
+    source.api.whoami()
+    made_from = find_base(source.api, model, base or _recorded(folder, model))
+
+    def once(onto: Base) -> Contribution:
+        return _push(source, folder, made_from, onto)
+
+    contribution = onto_newest(source, made_from, once, onto_latest=onto_latest)
+    return await_verdict(source.api, contribution) if wait else contribution
+
+
+def _push(source: Source, folder: Path, made_from: Base, onto: Base) -> Contribution:
+    # Not in the folder itself, which is the person's own and may be read-only.
+    scratch = source.cache.scratch()
+    try:
+        body = scratch / "body.safetensors"
+        write_contribution(source, folder, made_from, onto, body)
+        declared = declaration(onto.version, body, Work(client=USER_AGENT))
+        return send(source.api, onto.model, declared, lambda: body, source.reporter)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _recorded(folder: Path, model: str) -> str:
+    record = read_record(folder)
+    if record is not None and record.manifest.model == model:
+        return record.manifest.version
+    raise InvalidRequest(
+        f"{folder} does not say which base of {model} it was finetuned from.",
+        hint="Add it, such as: --base v3",
+    )

@@ -1,0 +1,53 @@
+"""How the work below the command line tells a person what it does: an interface, and silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal, Protocol
+
+Unit = Literal["bytes", "steps"]
+
+
+class Bar(Protocol):
+    """The progress of one long thing."""
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """
+        Move on; called from any thread.
+
+        Args:
+            amount: how far; negative where something has to be done again.
+            note: a word on how it goes, such as the training loss.
+        """
+
+
+class Reporter(Protocol):
+    """Where sentences and progress go."""
+
+    def say(self, text: str) -> None:
+        """Tell what happens."""
+
+    def warn(self, text: str) -> None:
+        """Tell what the person may want to act on."""
+
+    def bar(self, label: str, total: int, unit: Unit) -> AbstractContextManager[Bar]:
+        """Show how far a long thing is, until the context ends."""
+
+
+class Silent:
+    """A reporter and a bar that keep everything to themselves."""
+
+    def say(self, text: str) -> None:
+        """Do nothing."""
+
+    def warn(self, text: str) -> None:
+        """Do nothing."""
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: Unit) -> Iterator[Bar]:
+        """Yield a bar that is not shown."""
+        yield self
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Do nothing."""

@@ -1,0 +1,148 @@
+"""Weights to the Repository: declared, uploaded, completed, and the verdict waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from coldfusion_client.api import Api
+from coldfusion_client.reporting import Reporter
+from coldfusion_client.transfer.upload import upload
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.errors import ContributionRejected, StateConflict, UploadIncomplete
+from coldfusion_shared.schemas.bases import WEIGHTS_FILE
+from coldfusion_shared.schemas.contributions import Contribution, Declaration, UploadPlan, Work
+from coldfusion_shared.weights.digests import file_entry
+
+IN_SCREENING = frozenset({ContributionState.DECLARED, ContributionState.COMPLETED})
+TAKEN = frozenset(
+    {ContributionState.ACCEPTED, ContributionState.QUARANTINED, ContributionState.FUSED}
+)
+
+# Seconds between two looks at a contribution: soon at first, as small models are screened at once.
+_FIRST_LOOK, _LONGEST_LOOK = 0.3, 5.0
+# Parts that a server has lost are sent again, but not for ever.
+_UPLOADS = 3
+
+
+def declaration(base: str, body: Path, work: Work) -> Declaration:
+    """Describe the body's weights at `body`, made from the base `base`."""
+    return Declaration(base=base, files=[file_entry(body, WEIGHTS_FILE)], work=work)
+
+
+def idempotency_key(model: str, declared: Declaration) -> str:
+    """Return a key that the same contribution to `model` always has, whenever it is made."""
+    text = f"{model}\n{declared.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def send(
+    api: Api,
+    model: str,
+    declared: Declaration,
+    body: Callable[[], Path],
+    reporter: Reporter,
+    noted: Callable[[Contribution], None] = lambda _: None,
+) -> Contribution:
+    """
+    Declare a contribution, upload what has not arrived yet and complete it.
+
+    Repeating it is harmless at any point: it goes on where the contribution stands.
+
+    Args:
+        api: the server.
+        model: the model.
+        declared: what is contributed.
+        body: gives the file to upload; called only if anything is to be uploaded.
+        reporter: shows the upload.
+        noted: is called with the contribution as soon as it has an id.
+
+    Raises:
+        BaseOutdated: there is a newer base.
+        AlreadyContributed: the same weights were contributed before.
+        DigestMismatch: what arrived is not what was declared.
+    """
+    answer = api.declare(model, declared, idempotency_key(model, declared))
+    noted(answer.contribution)
+    if answer.contribution.state != ContributionState.DECLARED:
+        return answer.contribution
+    return _upload(api, answer.upload, body(), reporter)
+
+
+def _upload(api: Api, plan: UploadPlan, body: Path, reporter: Reporter) -> Contribution:
+    for _ in range(_UPLOADS - 1):
+        try:
+            return _upload_once(api, plan, body, reporter)
+        except UploadIncomplete:
+            plan = api.upload_plan(plan.contribution)
+    return _upload_once(api, plan, body, reporter)
+
+
+def _upload_once(api: Api, plan: UploadPlan, body: Path, reporter: Reporter) -> Contribution:
+    with reporter.bar("upload", plan.files[0].size, "bytes") as bar:
+        upload(api, plan, body, bar)
+    return api.complete(plan.contribution)
+
+
+def await_verdict(
+    api: Api,
+    contribution: Contribution,
+    noted: Callable[[Contribution], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Contribution:
+    """
+    Wait until the contribution is screened, and return it if it was taken.
+
+    Args:
+        api: the server.
+        contribution: the contribution as it stood.
+        noted: is called with the contribution as it stands in the end.
+        sleep: waits between two looks.
+
+    Raises:
+        ContributionRejected: it was not; the message says why.
+        StateConflict: it was withdrawn or its upload expired.
+    """
+    pause = _FIRST_LOOK
+    while contribution.state in IN_SCREENING:
+        sleep(pause)
+        pause = min(_LONGEST_LOOK, pause * 1.5)
+        contribution = api.contribution(contribution.id)
+    noted(contribution)
+    if contribution.state in TAKEN:
+        return contribution
+    raise _refusal(contribution)
+
+
+def _refusal(contribution: Contribution) -> ContributionRejected | StateConflict:
+    reason = (contribution.reason or "the server gives no reason").rstrip(".")
+    if contribution.state != ContributionState.REJECTED:
+        return StateConflict(
+            f"Contribution {contribution.id} is {contribution.state}: {reason}.",
+            hint=contribution.hint or "Give the same command again to contribute it anew.",
+        )
+    tensors = [name for finding in contribution.findings for name in finding.tensors]
+    return ContributionRejected(
+        f"Contribution {contribution.id} was rejected: {reason}.",
+        hint=contribution.hint,
+        tensors=tensors,
+    )
+
+
+def told(api: Api, contribution: Contribution) -> str:
+    """Say in one sentence what became of a contribution that was not rejected."""
+    name = f"Contribution {contribution.id}"
+    if contribution.state == ContributionState.FUSED:
+        return f"{name} is part of {contribution.model} {contribution.result}."
+    if contribution.state == ContributionState.QUARANTINED:
+        reason = contribution.reason or "it is unusual"
+        return f"{name} waits for a maintainer to look at it: {reason}."
+    if contribution.state in IN_SCREENING:
+        return f"{name} arrived and will be screened. Ask with: coldfusion-client status " + (
+            contribution.id
+        )
+    missing = api.round(contribution.model, contribution.round).missing
+    rest = f"{missing} more until it closes" if missing else "it has all that it needs"
+    return f"{name} is accepted for round {contribution.round}; {rest}."

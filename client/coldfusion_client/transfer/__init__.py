@@ -1,0 +1,1 @@
+"""Model files over unreliable networks: resumed, verified, in parallel where that helps."""

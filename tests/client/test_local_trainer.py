@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coldfusion_client.local_trainer import LocalTrainer, settings_of
+from coldfusion_client.training import Data
+from coldfusion_shared import errors
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:
+    """Put a module in the place of one that would load torch."""
+    fake = ModuleType(name)
+    fake.__dict__.update(contents)
+    monkeypatch.setitem(sys.modules, name, fake)
+
+
+def test_what_is_not_given_keeps_its_default() -> None:
+    chosen = settings_of({"epochs": 2.0, "lr": None, "early_stopping": False})
+    assert (chosen.epochs, chosen.early_stopping) == (2.0, False)
+    assert chosen.lr == settings_of({}).lr
+
+
+def test_every_setting_that_makes_no_sense_is_named() -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        settings_of({"batch_size": 0, "lr": 7.0})
+    assert "--batch-size: " in caught.value.message
+    assert "--lr: " in caught.value.message
+
+
+def test_data_are_read_with_the_columns_that_are_named(tmp_path: Path) -> None:
+    lines = [f"film {i},{'good' if i % 2 else 'bad'}" for i in range(100)]
+    file = tmp_path / "films.csv"
+    file.write_text("\n".join(["words,verdict", *lines]))
+    data = Data(str(file), text_column="words", label_column="verdict")
+    dataset = LocalTrainer().read(data, seed=1)
+    assert sorted(dataset.labels) == ["bad", "good"]
+    with pytest.raises(errors.BadData, match="nix"):
+        LocalTrainer().read(Data(str(file), text_column="nix"), seed=1)
+
+
+def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = SimpleNamespace(
+        task="classification", metric="accuracy", test=80.0, steps=7, seconds=1.5, examples=300
+    )
+    module(
+        monkeypatch,
+        "coldfusion_shared.evaluate.probe",
+        probe=lambda *_, **__: SimpleNamespace(accuracy=61.0),
+    )
+    module(monkeypatch, "coldfusion_shared.finetune.train", finetune=lambda *_: result)
+    dataset: Any = None
+    trainer, settings = LocalTrainer(), settings_of({})
+    assert trainer.score(tmp_path, dataset, settings) == 61.0
+    trained = trainer.finetune(tmp_path, dataset, settings, tmp_path, lambda *_: None)
+    assert trained.model_dump() == {
+        "task": "classification", "metric": "accuracy", "score": 80.0, "steps": 7,
+        "seconds": 1.5, "examples": 300,
+    }  # fmt: skip
+
+
+def test_a_missing_torch_is_said_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    module(monkeypatch, "coldfusion_shared.evaluate.probe", probe=missing)
+    dataset: Any = None
+    with pytest.raises(errors.MissingExtra, match="torch") as caught:
+        LocalTrainer().score(tmp_path, dataset, settings_of({}))
+    assert caught.value.hint == "Run: pip install 'coldfusion[train]'"

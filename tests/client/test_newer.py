@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import httpx
+from tests.client.helpers import Notes, model_files
+from tests.client.repository import MODEL, Repository
+
+from coldfusion_client.api import Api
+from coldfusion_client.newer import NewerBase
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_each_newer_base_is_told_once(
+    connect: Callable[..., Api], repository: Repository, notes: Notes
+) -> None:
+    with NewerBase(connect(), MODEL, "v0", notes, every=0.005):
+        until(lambda: len(repository.requests) > 2)
+        assert notes.warned == []
+        for version in (1, 2):
+            repository.publish(model_files(version))
+            until(lambda version=version: len(notes.warned) == version)  # type: ignore[misc]
+    assert notes.warned[0].startswith("v1 was published while you finetune v0.")
+    assert "--onto latest" in notes.warned[1]
+
+
+def test_a_lost_network_is_no_matter(
+    connect: Callable[..., Api], repository: Repository, notes: Notes
+) -> None:
+    def down(request: httpx.Request) -> httpx.Response | None:
+        if len(repository.requests) < 4:
+            raise httpx.ConnectError("no network")
+        return None
+
+    repository.faults.append(down)
+    repository.publish(model_files(1))
+    with NewerBase(connect(), MODEL, "v0", notes, every=0.005):
+        until(lambda: notes.warned)
+    assert len(notes.warned) == 1

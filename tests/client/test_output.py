@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from coldfusion_client.cli import bars
+from coldfusion_client.cli.errors import EXIT_CODES, MEANINGS, epilog, exit_code
+from coldfusion_client.cli.output import Output
+from coldfusion_client.cli.text import ago, clean, size
+from coldfusion_client.reporting import Unit
+from coldfusion_shared.errors import ColdFusionError, IncompatibleWeights, all_errors
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07b\r\nError: fake\u202ec\x9b31m\x00\ud800d\u2028e"
+
+
+@pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.code)
+def test_every_error_has_an_exit_code_that_is_documented(error: type[ColdFusionError]) -> None:
+    assert error.code in EXIT_CODES
+    assert exit_code(error.code) in MEANINGS
+    assert exit_code(error.code) != 0
+
+
+def test_the_table_has_nothing_else_and_help_shows_it() -> None:
+    assert set(EXIT_CODES) == {error.code for error in all_errors()}
+    assert all(f"{code}  {text}" in epilog() for code, text in MEANINGS.items())
+    assert exit_code("of_the_future") == 1
+
+
+def test_control_characters_are_stripped() -> None:
+    cleaned = clean(HOSTILE)
+    assert cleaned == "a[2J]0;titleb Error: fakec31md e"
+    assert clean("schöne Grüße 🎉, 日本語") == "schöne Grüße 🎉, 日本語"
+
+
+def test_nothing_hostile_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output()
+    out.say(HOSTILE)
+    out.warn(HOSTILE)
+    out.table([], ["x"], [[HOSTILE]])
+    out.error(IncompatibleWeights(HOSTILE, hint=HOSTILE, tensors=[HOSTILE]), 7)
+    printed = capsys.readouterr()
+    for stream in (printed.out, printed.err):
+        assert not set(stream) & {"\x1b", "\x07", "\r", "\x9b", "\u202e", "\x00"}
+
+
+def test_rich_markup_of_others_is_only_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    Output().table([], ["name"], [["[red]x[/red]"]])
+    assert "[red]x[/red]" in stream.getvalue()
+
+
+def test_json_mode_writes_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(as_json=True)
+    out.say("x")
+    out.result({"a": HOSTILE}, "text", "essence")
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"a": HOSTILE}
+    assert printed.err == ""
+
+
+def test_errors_in_json_mode_are_json(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=True).error(IncompatibleWeights("no", hint="do", tensors=["t"]), 7)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"] == {
+        "code": "incompatible_weights", "message": "no", "hint": "do", "tensors": ["t"],
+        "exit_code": 7,
+    }  # fmt: skip
+    assert printed.err == "Error: no\nTensors: t\ndo\n"
+
+
+def test_quiet_mode_writes_the_essence(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(quiet=True)
+    out.say("x")
+    out.warn("y")
+    out.result({}, "text", "essence")
+    with out.bar("x", 1, "bytes") as bar:
+        bar.advance(1)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("essence\n", "")
+
+
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().table([], ["x"], [])
+    assert capsys.readouterr().err == "None.\n"
+
+
+def test_without_a_terminal_progress_is_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bars, "LINE_SECONDS", 0.0)
+    with Output().bar("upload", 4_000_000, "bytes") as bar:
+        time.sleep(0.01)
+        bar.advance(1_000_000)
+        bar.advance(3_000_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("upload: 1.0 MB of 4.0 MB, ")
+    assert lines[0].endswith("s left")
+    assert "left" not in lines[-1]
+
+
+def test_steps_have_a_note(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bars, "LINE_SECONDS", 0.0)
+    with Output().bar("finetune", 10, "steps") as bar:
+        bar.advance(3, "loss 0.5")
+    assert "3 of 10" in (line := capsys.readouterr().err.splitlines()[0])
+    assert line.endswith("loss 0.5")
+
+
+@pytest.mark.parametrize("unit", ["bytes", "steps"])
+def test_on_a_terminal_progress_is_a_bar(unit: Unit) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with bars.terminal_bar(console, "finetune [x]", 10, unit) as bar:
+        bar.advance(4, "loss [red]0.5[/red]")
+        bar.advance(6, "loss [red]0.4[/red]")
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "finetune [x]" in drawn
+    assert "[red]0.4" in drawn
+
+
+def test_times_and_sizes() -> None:
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    assert ago(now - timedelta(seconds=5), now) == "5 s ago"
+    assert ago(now + timedelta(days=3), now) == "in 3 d"
+    assert ago(now - timedelta(hours=2), now) == "2 h ago"
+    assert [size(n) for n in (5, 1500, 2.5e9, 3e12)] == ["5 B", "1.5 kB", "2.5 GB", "3.0 TB"]

@@ -1,0 +1,62 @@
+"""A trainer without torch: it moves every weight a little."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel
+from tests.client.helpers import weights
+
+from coldfusion_client.journal import Trained
+from coldfusion_client.training import Data, StepProgress
+
+
+class Settings(BaseModel):
+    """Stands for `FinetuneSettings`."""
+
+    epochs: float = 1.0
+    seed: int = 1
+
+
+class FakeTrainer:
+    """Counts what it is asked for; `during` is called in the middle of each finetuning."""
+
+    def __init__(self, shift: float = 0.5) -> None:
+        self.shift = shift
+        self.scored = self.trained = 0
+        self.during: Callable[[], None] = lambda: None
+        self.broken: Exception | None = None
+
+    def read(self, data: Data, seed: int) -> Any:
+        if self.broken:
+            raise self.broken
+        return SimpleNamespace(
+            name=Path(data.source).stem, digest=f"digest of {data.source}", train=range(300),
+            notes=("10% of it is held back.",),
+        )  # fmt: skip
+
+    def score(self, base: Path, dataset: Any, settings: Any) -> float:
+        assert (base / "model.safetensors").is_file()
+        self.scored += 1
+        return 50.0
+
+    def finetune(
+        self, base: Path, dataset: Any, settings: Any, out: Path, progress: StepProgress
+    ) -> Trained:
+        self.trained += 1
+        out.mkdir()
+        progress(1, 2, 0.7)
+        (out / "half").write_text("written first")
+        self.during()
+        (out / "half").unlink()
+        content = weights(self.shift, prefix="bert.", head=True)
+        (out / "model.safetensors").write_bytes(content)
+        (out / "config.json").write_text(json.dumps({"model_type": "bert"}))
+        progress(2, 2, 0.1)
+        return Trained(
+            task="classification", metric="accuracy", score=80.0, steps=2, seconds=1.0, examples=300
+        )

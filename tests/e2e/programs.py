@@ -1,0 +1,121 @@
+"""The real programs, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+BIN = Path(sys.executable).parent
+WAIT_SECONDS = 90
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until `condition` is true and return its value."""
+    end = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+@dataclass
+class Server:
+    """`coldfusion-server up` on a data folder; it can be killed and started again."""
+
+    data_dir: Path
+    port: int = 0
+    url: str = ""
+    admin: str = ""
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        log = (self.data_dir.parent / "server.log").open("a")
+        command = [str(BIN / "coldfusion-server"), "up", "--data-dir", str(self.data_dir)]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port)], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        log.close()
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if "http" in line and not self.url:
+                self.url = line.rsplit(" ", 1)[-1].strip()
+                self.port = int(self.url.rsplit(":", 1)[-1])
+            if line.strip().startswith("token"):
+                self.admin = line.split()[1]
+            if line.strip().startswith("stop"):
+                return
+        raise AssertionError((self.data_dir.parent / "server.log").read_text())
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None and self.process.stdout is not None
+        self.process.send_signal(how)
+        status = self.process.wait(20)
+        self.process.stdout.close()
+        return status
+
+    def command(self, *words: str) -> str:
+        """Run another coldfusion-server command on the same data."""
+        return subprocess.run(
+            [str(BIN / "coldfusion-server"), *words, "--data-dir", str(self.data_dir)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
+    def get(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.admin}"}
+        answer = httpx.get(f"{self.url}/v1{path}", headers=headers, trust_env=False)
+        return answer.raise_for_status().json()
+
+    def object(self, sha256: str) -> Path:
+        return self.data_dir / "objects" / "sha256" / sha256[:2] / sha256
+
+
+@dataclass
+class Client:
+    """A contributor's machine: a home of its own, a token of its own."""
+
+    server: Server
+    home: Path
+    token: str
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(BIN / "coldfusion-client"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.home,
+            env={
+                **os.environ,
+                "COLDFUSION_SERVER": self.server.url,
+                "COLDFUSION_TOKEN": self.token,
+                "COLDFUSION_CONFIG": str(self.home / "config"),
+                "COLDFUSION_CACHE": str(self.home / "cache"),
+                "OMP_NUM_THREADS": "1",
+                "NO_PROXY": "127.0.0.1",
+            },
+        )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words)
+        output, errors = process.communicate(timeout=WAIT_SECONDS)
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+    def json(self, *words: str) -> Any:
+        """Run a command that has to succeed, with ``--json``, and return what it says."""
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
