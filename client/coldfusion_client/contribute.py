@@ -10,6 +10,7 @@ any point goes on from there, and the Repository knows a contribution again that
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,21 @@ class Order:
     wait: bool = True
 
 
+class Stopwatch:
+    """How long each kind of work took, in seconds."""
+
+    def __init__(self) -> None:
+        """Begin with nothing measured."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Measure what happens inside."""
+        begun = time.monotonic()
+        yield
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - begun
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of it."""
@@ -69,6 +85,7 @@ class Outcome:
     run: Run
     contribution: Contribution
     summary: str
+    seconds: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
@@ -86,6 +103,7 @@ class Outcome:
             "metric": journal.trained.metric if journal.trained else None,
             "score_before": journal.score_before,
             "score_after": journal.trained.score if journal.trained else None,
+            "seconds": {kind: round(value, 2) for kind, value in self.seconds.items()},
         }
 
 
@@ -101,6 +119,7 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         BaseOutdated: a newer base was published meanwhile; the training is kept.
         ContributionRejected: the weights were screened and rejected.
     """
+    clock = Stopwatch()
     _check_token(source)
     newest = find_base(source.api, order.model, LATEST)
     dataset = trainer.read(order.data, order.settings.seed)
@@ -110,14 +129,18 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
     with working_on(_choose(order, source, newest, dataset)) as run:
         base = find_base(source.api, order.model, run.journal.base)
         if run.journal.trained is None:
-            _finetune(order, source, trainer, dataset, base, run)
+            _finetune(order, source, trainer, dataset, base, run, clock)
         run.take_model()
         _tell_scores(source.reporter, run)
 
-        contribution = deliver(source, run, base, _work(order, run), onto_latest=order.onto_latest)
+        with clock.measure("upload"):
+            contribution = deliver(
+                source, run, base, _work(order, run), onto_latest=order.onto_latest
+            )
         if order.wait:
-            contribution = await_verdict(source.api, contribution, run.note)
-        return Outcome(run, contribution, told(source.api, contribution))
+            with clock.measure("screening"):
+                contribution = await_verdict(source.api, contribution, run.note)
+        return Outcome(run, contribution, told(source.api, contribution), clock.seconds)
 
 
 def _check_token(source: Source) -> None:
@@ -156,17 +179,21 @@ def _finetune(
     dataset: TextDataset,
     base: Base,
     run: Run,
+    clock: Stopwatch,
 ) -> None:
-    folder, reporter = base_folder(source, base), source.reporter
+    reporter = source.reporter
+    with clock.measure("download"):
+        folder = base_folder(source, base)
     staging = run.begin_training()
     run.save()
     with NewerBase(source.api, order.model, base.version, reporter), writing(run.folder):
         if run.journal.score_before is None:
             reporter.say(f"Scoring {order.model} {base.version} on the held-back examples ...")
-            run.journal.score_before = trainer.score(folder, dataset, order.settings)
+            with clock.measure("scoring"):
+                run.journal.score_before = trainer.score(folder, dataset, order.settings)
             run.save()
         reporter.say(f"Finetuning on {len(dataset.train)} examples of {dataset.name} ...")
-        with _steps(reporter) as progress:
+        with clock.measure("training"), _steps(reporter) as progress:
             trained = trainer.finetune(folder, dataset, order.settings, staging, progress)
     write_record(
         staging,
@@ -199,8 +226,8 @@ def _tell_scores(reporter: Reporter, run: Run) -> None:
     trained, before = run.journal.trained, run.journal.score_before
     if trained is not None and before is not None:
         reporter.say(
-            f"{trained.metric}: {before:.1f} before, {trained.score:.1f} after finetuning. "
-            f"Your model: {run.folder}"
+            f"{trained.metric} on the held-back examples: {before:.1f} before (a linear probe of "
+            f"{run.journal.base}), {trained.score:.1f} finetuned. Your model: {run.folder}"
         )
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from coldfusion_server.api import bases, contributions, events, models, rounds, server, uploads
 from coldfusion_server.api.gate import Gate
 from coldfusion_server.api.responses import add_handlers
+from coldfusion_server.dashboard.install import add_dashboard
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services.context import Context
 from coldfusion_shared import __version__
@@ -57,5 +58,6 @@ def create_app(context: Context) -> FastAPI:
     for module in (server, models, bases, rounds, contributions, uploads, events):
         app.include_router(module.router, responses=ERRORS)  # type: ignore[arg-type]
     add_handlers(app)
+    add_dashboard(app)
     app.add_middleware(Gate, context=context)
     return app

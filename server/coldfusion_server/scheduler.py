@@ -12,7 +12,7 @@ from coldfusion_shared.errors import ColdFusionError
 
 log = structlog.get_logger(__name__)
 
-CLEANING_SECONDS = 3600.0
+CLEANING_SECONDS = 600.0
 
 
 def run_scheduler(ctx: Context, stop: Event) -> None:
@@ -24,8 +24,12 @@ def run_scheduler(ctx: Context, stop: Event) -> None:
             contributions.expire_uploads(ctx)
             now = ctx.now().timestamp()
             if now - cleaned_at > CLEANING_SECONDS:
+                contributions.sweep_uploads(ctx)
                 ctx.store.clean()
                 cleaned_at = now
         except ColdFusionError as error:
             # The database or the disk is away for a while: the next look may find it again.
             log.error("scheduler", error=error.message)
+        except Exception:
+            # A fault of ours must not end the thread: no round would ever close again.
+            log.exception("scheduler")

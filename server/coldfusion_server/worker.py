@@ -32,4 +32,7 @@ def work_once(ctx: Context, holder: str) -> bool:
     except ColdFusionError as error:
         # The work stays where it is and is found again; a pause keeps the log short.
         log.error("worker", error=error.message)
-        return False
+    except Exception:
+        # A fault of ours in one piece of work must not end the thread that does all others.
+        log.exception("worker")
+    return False

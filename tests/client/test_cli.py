@@ -249,7 +249,7 @@ def test_contribute(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
     ran = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--epochs", "2")
     assert ran.code == 0
     assert "accepted for round 1; 2 more" in ran.out
-    assert "accuracy: 50.0 before, 80.0 after finetuning." in ran.err
+    assert "50.0 before (a linear probe of v0), 80.0 finetuned." in ran.err
     again = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--json")
     assert again.json["score_after"] == 80.0
     assert Path(again.json["output"]) == Path("mine").absolute()

@@ -48,7 +48,7 @@ def test_the_whole_loop(
     record = read_record(folder)
     assert record and record.finetuned and record.manifest.version == "v0"
     assert outcome.summary == ("Contribution c0 is accepted for round 1; 2 more until it closes.")
-    assert any("50.0 before, 80.0 after" in said and str(folder) in said for said in notes.said)
+    assert any("50.0 before (a linear probe of" in said and str(folder) in said for said in notes.said)
     sent = repository.contributions["c0"]
     assert repository.received("c0") == weights(0.5)
     assert (sent["work"]["score_before"], sent["work"]["score_after"]) == (50.0, 80.0)

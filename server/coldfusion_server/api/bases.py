@@ -35,9 +35,10 @@ def get_base(
     return JSONResponse(base.model_dump(mode="json"), headers={"ETag": etag})
 
 
-@router.api_route(
+# Two routes, because an operation's id has to be unique.
+@router.head("/{version}/files/{path:path}", include_in_schema=False)
+@router.get(
     "/{version}/files/{path:path}",
-    methods=["GET", "HEAD"],
     response_class=FileResponse,
     responses={206: {"description": "part of the file"}, 304: {"description": "not modified"}},
 )

@@ -17,6 +17,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coldfusion_server.api.lengths import content_length
 from coldfusion_server.api.responses import problem_response
 from coldfusion_server.api.session import session_token_id
 from coldfusion_server.services.context import Context
@@ -26,8 +27,11 @@ from coldfusion_shared.errors import ColdFusionError, TooLarge, Unauthenticated
 log = structlog.get_logger("coldfusion.http")
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Here the URL or the form itself is the credential.
-OWN_CREDENTIALS = ("/v1/uploads/", "/login")
+# Here the URL itself is the credential.
+UPLOADS = "/v1/uploads/"
+# The browser's own forms bring no token along; they are as small as this, in bytes.
+FORMS = frozenset({"/login", "/logout"})
+FORM_BYTES = 4096
 QUIET = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -61,6 +65,11 @@ class Gate:
         started = time.perf_counter()
         try:
             await self._pass(scope, receive, answer.send)
+        except Exception as error:
+            # Answered further out as status 500; here the log still knows the request's id.
+            answer.status = answer.status or 500
+            log.error("fault", error=repr(error))
+            raise
         finally:
             _log(scope, answer.status, time.perf_counter() - started)
 
@@ -68,7 +77,7 @@ class Gate:
         try:
             principal = await anyio.to_thread.run_sync(self._principal, Headers(scope=scope))
             scope["state"]["principal"] = principal
-            if scope["method"] not in SAFE_METHODS and not _has_own_credential(scope["path"]):
+            if scope["method"] not in SAFE_METHODS and not scope["path"].startswith(UPLOADS):
                 receive = await self._small_body(scope, receive, principal)
         except ColdFusionError as error:
             response = problem_response(error, scope["path"], scope["state"]["request_id"])
@@ -95,15 +104,16 @@ class Gate:
         self, scope: Scope, receive: Receive, principal: Principal | None
     ) -> Receive:
         headers = Headers(scope=scope)
-        if principal is None or "authorization" not in headers:
+        form = scope["path"] in FORMS
+        if not form and (principal is None or "authorization" not in headers):
             # A browser's cookie is no right to write: other sites could make it be sent.
             raise Unauthenticated(
                 "This needs a token.",
                 hint="Log in with: coldfusion-client login URL, or send Authorization: Bearer "
                 "TOKEN.",
             )
-        limit = self.context.settings.max_body_bytes
-        if int(headers.get("content-length") or 0) > limit:
+        limit = FORM_BYTES if form else self.context.settings.max_body_bytes
+        if (content_length(headers) or 0) > limit:
             raise _too_large(limit)
         messages: list[Message] = []
         size = 0
@@ -139,10 +149,6 @@ def _request_id(headers: Headers) -> str:
     """Take the caller's id if it is harmless in a log, else make one."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-
-
-def _has_own_credential(path: str) -> bool:
-    return path.startswith(OWN_CREDENTIALS)
 
 
 def _too_large(limit: int) -> TooLarge:

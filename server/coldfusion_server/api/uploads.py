@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from coldfusion_server.api.dependencies import Ctx
+from coldfusion_server.api.lengths import content_length
 from coldfusion_server.services import uploads
 from coldfusion_shared.errors import InvalidRequest, TooLarge, UploadRefused
 
@@ -21,8 +22,8 @@ SILENCE_SECONDS = 60
 async def put_part(ctx: Ctx, upload: str, number: int, request: Request) -> Response:
     """Take one part, under the URL that the upload plan gave for it. Answers its ETag."""
     ticket = uploads.check_url(ctx, request.url.path, upload, number, dict(request.query_params))
-    length = request.headers.get("content-length")
-    if length is not None and int(length) > ticket.size:
+    length = content_length(request.headers)
+    if length is not None and length > ticket.size:
         raise TooLarge(f"This part has {ticket.size} bytes, the body {length}.")
     await anyio.to_thread.run_sync(uploads.check_waiting, ctx, upload)
     receiver = await anyio.to_thread.run_sync(uploads.PartReceiver, ctx, ticket)

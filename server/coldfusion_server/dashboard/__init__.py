@@ -1,1 +1,21 @@
-"""What maintainers and contributors watch."""
+"""
+What maintainers and contributors watch: server-rendered pages over the API's own data.
+
+    install.py      puts all of it into an application
+    views.py        the pages, and the parts of them that are fetched again when something happens
+    loading.py      what each page or part shows, read through the services
+    login.py        a token becomes a session cookie; the cookie only ever reads
+    error_pages.py  errors as HTML, where a person reads them
+    scores.py       evaluations as one table and one line for each protocol; pure
+    charts.py       numbers to SVG geometry; pure
+    words.py        states and rounds in words; pure
+    formats.py      sizes, durations, scores as text; pure
+    rendering.py    the Jinja2 environment and the assets' versioned addresses
+    templates/      one file a page; parts/ has what is swapped live or used twice
+    static/         own CSS and JavaScript, vendored htmx; nothing is built, nothing comes from afar
+
+How a page stays alive: `parts/live.html` holds one stream of `/v1/events/stream`. `static/live.js`
+gathers what arrives and asks htmx to fetch each `data-live` part again, at most once a second.
+A part that shows something moving (bytes arriving, a fuse) adds a poll of its own. Without
+JavaScript a page is simply as new as its last load.
+"""

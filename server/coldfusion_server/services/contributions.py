@@ -79,6 +79,9 @@ def complete(ctx: Context, contribution: str, principal: Principal | None) -> Co
             return to_schema(ctx, row)
         late = outdated(row.base_number, session.get_one(RoundRow, row.round_id))
         reject(session, now, row, late.message, late.hint)
+        keys = upload_keys(row)
+    for key in keys:
+        ctx.store.discard_upload(key)
     # Raised behind the block: the rejection itself has to be kept.
     raise late
 
@@ -140,9 +143,29 @@ def expire_uploads(ctx: Context) -> int:
                 hint="Send it again with the same command.",
                 idempotency_key=_freed_key(row),
             )
-    for row in rows:
-        discard_upload(ctx, row)
+        keys = [key for row in rows for key in upload_keys(row)]
+    for key in keys:
+        ctx.store.discard_upload(key)
     return len(rows)
+
+
+def sweep_uploads(ctx: Context) -> int:
+    """
+    Remove the bytes of uploads that nothing waits for any more; return how many there were.
+
+    A contribution that was decided on while its bytes were arriving leaves some behind.
+    """
+    keys = ctx.store.pending_uploads()
+    needed = (ContributionState.DECLARED, ContributionState.COMPLETED)
+    with ctx.database.read() as session:
+        waiting = set(
+            session.scalars(select(ContributionRow.id).where(ContributionRow.state.in_(needed)))
+        )
+    # Listed before the database was asked: an upload that began in between is not in the list.
+    abandoned = [key for key in keys if key.split(".", 1)[0] not in waiting]
+    for key in abandoned:
+        ctx.store.discard_upload(key)
+    return len(abandoned)
 
 
 def move(
@@ -194,10 +217,9 @@ def reject(
     )
 
 
-def discard_upload(ctx: Context, row: ContributionRow) -> None:
-    """Remove the parts of the contribution's upload."""
-    for index in range(len(row.files)):
-        ctx.store.discard_upload(uploads.upload_key(row.id, index))
+def upload_keys(row: ContributionRow) -> list[str]:
+    """Return the store's keys of the contribution's upload."""
+    return [uploads.upload_key(row.id, index) for index in range(len(row.files))]
 
 
 def lock_round(session: Session, row: ContributionRow) -> RoundRow:
@@ -258,7 +280,7 @@ def already_contributed(row: ContributionRow) -> AlreadyContributed:
 
 def _freed_key(row: ContributionRow) -> str:
     """Return a key that nobody can send, so that the row's own can be used once more."""
-    return f"{row.idempotency_key} {row.id}"
+    return f"{row.idempotency_key}\n{row.id}"
 
 
 def _find(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:

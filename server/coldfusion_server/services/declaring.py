@@ -54,6 +54,8 @@ def declare(
         TooLarge, StorageFull: it cannot be taken.
     """
     who = require(principal, Role.CONTRIBUTOR)
+    if not 8 <= len(key) <= 128 or not key.isascii() or not key.isprintable():
+        raise InvalidRequest("Idempotency-Key has to be 8 to 128 printable ASCII characters.")
     request = _request_digest(name, declaration)
     try:
         with ctx.database.write() as session:
@@ -85,8 +87,6 @@ def _new_row(
     request: str,
     who: Principal,
 ) -> ContributionRow:
-    if not 8 <= len(key) <= 128 or not key.isascii() or not key.isprintable():
-        raise InvalidRequest("Idempotency-Key has to be 8 to 128 printable ASCII characters.")
     base = find_base(session, model, declaration.base)
     round_row = _open_round(session, model, base.number)
     (file,) = declaration.files

@@ -94,7 +94,7 @@ def open_next(session: Session, model: ModelRow, now: datetime) -> RoundRow:
     session.add(row)
     session.flush()
     data = {"round": row.number, "base": f"v{row.base_number}"}
-    outbox.append(session, now, "round.open", model.name, data)
+    outbox.append(session, now, "round.opened", model.name, data)
     return row
 
 

@@ -12,7 +12,7 @@ from coldfusion_server.services import bases, contributions, leases, uploads
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import manifest_of
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import DigestMismatch, LeaseLost, StateConflict
+from coldfusion_shared.errors import ColdFusionError, DigestMismatch, LeaseLost, StateConflict
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.contributions import Finding
@@ -33,6 +33,10 @@ def screen_next(ctx: Context, holder: str) -> bool:
                 _screen(ctx, contribution, lease)
             except (StateConflict, LeaseLost) as error:
                 log.info("screening overtaken", contribution=contribution, why=error.message)
+            except ColdFusionError as error:
+                # It waits for the store to come back; others may not need what is missing.
+                log.error("screening failed", contribution=contribution, why=error.message)
+                continue
             return True
     return False
 

@@ -85,6 +85,9 @@ class ObjectStore(Protocol):
     def read_upload(self, upload: str) -> Iterator[bytes]:
         """Yield the bytes of all parts, in order."""
 
+    def pending_uploads(self) -> list[str]:
+        """Return the keys of all uploads of which parts are kept."""
+
     def discard_upload(self, upload: str) -> None:
         """Remove the upload and its parts; harmless if they are gone."""
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,10 +84,11 @@ class LocalStore:
 
     def parts(self, upload: str) -> dict[int, StoredPart]:
         """Read numbers and ETags off the file names."""
-        return {
-            number: StoredPart(path.stat().st_size, path.suffix[1:])
-            for number, path in self._part_files(upload)
-        }
+        found = {}
+        for number, path in self._part_files(upload):
+            with named_errors(self.root), suppress(FileNotFoundError):
+                found[number] = StoredPart(path.stat().st_size, path.suffix[1:])
+        return found
 
     def read_upload(self, upload: str) -> Iterator[bytes]:
         """Yield the parts' bytes in order."""
@@ -97,18 +98,23 @@ class LocalStore:
                     while block := file.read(BLOCK_BYTES):
                         yield block
 
+    def pending_uploads(self) -> list[str]:
+        """Return the names of the uploads' folders."""
+        with named_errors(self.root):
+            return [path.name for path in self.uploads.iterdir()]
+
     def discard_upload(self, upload: str) -> None:
         """Remove the upload's folder."""
         shutil.rmtree(self.uploads / upload, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove temporary files that nobody can be writing any more."""
-        for path in self.temporary.iterdir():
-            try:
-                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-                    path.unlink()
-            except FileNotFoundError:
-                continue  # Its writer has just finished, or another process cleans, too.
+        with named_errors(self.root):
+            for path in self.temporary.iterdir():
+                # Its writer may just have finished, or another process cleans, too.
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                        path.unlink()
 
     def free_bytes(self) -> int | None:
         """Return the free bytes of the disk."""
@@ -129,10 +135,15 @@ class LocalStore:
         return self.temporary / secrets.token_hex(16)
 
     def _part_files(self, upload: str) -> list[tuple[int, Path]]:
-        folder = self.uploads / upload
-        if not folder.is_dir():
-            return []
-        return sorted((int(path.stem), path) for path in folder.iterdir())
+        """Return each part's number and file; of two files of one number the newer one."""
+        folder, newest = self.uploads / upload, dict[int, tuple[int, Path]]()
+        with named_errors(self.root), suppress(FileNotFoundError):
+            for path in folder.iterdir():
+                # A writer that dies between its rename and its clearing up leaves the older one.
+                with suppress(FileNotFoundError):
+                    entry = (path.stat().st_mtime_ns, path)
+                    newest[int(path.stem)] = max(entry, newest.get(int(path.stem), entry))
+        return [(number, path) for number, (_, path) in sorted(newest.items())]
 
 
 class _LocalPart:

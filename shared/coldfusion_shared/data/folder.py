@@ -41,18 +41,23 @@ def read_card(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        card = json.loads(read_text(path))
+        card: Any = json.loads(read_text(path))
     except ValueError as error:
         raise BadData(
             f"{path} is not valid JSON ({error}).", hint="Correct it or delete it."
         ) from error
-    labels = card.get("labels", []) if isinstance(card, dict) else None
+    if isinstance(card, dict) and _are_names(card.get("labels", [])):
+        return card
+    raise BadData(
+        f"{path}: expected an object in which `labels` is a list of different names.",
+        hint='It should look like {"name": "reviews", "labels": ["bad", "good"]}.',
+    )
+
+
+def _are_names(labels: object) -> bool:
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise BadData(
-            f"{path}: expected an object in which `labels` is a list of names.",
-            hint='It should look like {"name": "reviews", "labels": ["bad", "good"]}.',
-        )
-    return card
+        return False
+    return len(set(labels)) == len(labels)
 
 
 def _split_files(folder: Path) -> dict[str, Path]:

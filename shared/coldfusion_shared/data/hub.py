@@ -44,9 +44,14 @@ def tables_of(source: str, loaded: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def _table(where: str, rows: Any) -> Table:
+    import datasets
+
+    # Others, such as images, would be decoded one by one for nothing.
+    plain = datasets.Value | datasets.ClassLabel
+    names = [name for name, feature in rows.features.items() if isinstance(feature, plain)]
     return Table(
         where,
-        {name: rows[name][:] for name in rows.column_names},
+        {name: rows[name][:] for name in names},
         range(1, len(rows) + 1),
         unit="row",
         classes={name: tuple(names) for name, names in _classes(rows).items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from coldfusion_shared.data.splits import complete
 from coldfusion_shared.data.table import Table
 from coldfusion_shared.data.values import labels_of, texts_of
 from coldfusion_shared.errors import BadData
+
+# What may be a data set of the Hub: NAME or OWNER/NAME, perhaps with :CONFIG.
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def load_dataset(
         BadData: it cannot be read or learnt from; the message says where, the hint what to do.
     """
     found = _open(source)
+    for table in found.tables.values():
+        _require_rows(table)
     columns = find_columns(
         found.tables["train"], text=text_column, text_pair=text_pair_column, label=label_column
     )
@@ -80,16 +86,13 @@ def _open(source: str) -> _Source:
     return _Source(source, read_hub(source))
 
 
+def _require_rows(table: Table) -> None:
+    if not table.lines:
+        raise BadData(f"{table.where} is empty.", hint="It needs named columns and examples.")
+
+
 def _looks_like_path(source: str) -> bool:
-    # The Hub's names have at most one slash, and none at the beginning or the end.
-    inside = source[1:-1]
-    return (
-        len(inside) + 2 > len(source)
-        or source[0] in "./~"
-        or source[-1] == "/"
-        or inside.count("/") > 1
-        or Path(source).suffix.lower() in discover()
-    )
+    return not _HUB_NAME.fullmatch(source) or Path(source).suffix.lower() in discover()
 
 
 def _with_classes(found: _Source, table: Table, columns: Columns) -> Table:

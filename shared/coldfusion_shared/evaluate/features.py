@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldfusion_shared.errors import BadModel
-from coldfusion_shared.quiet import quiet_transformers
+from coldfusion_shared.tasks.pretrained import load_model, load_tokenizer, longest_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,18 +21,18 @@ class Encoder:
     """A frozen model and its tokenizer, loaded once for all splits and data sets."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        """Load the transformers folder `folder`; longer texts are cut to `max_length` tokens."""
-        import torch
-        from transformers import AutoModel, AutoTokenizer
+        """
+        Load the transformers folder `folder`; longer texts are cut to `max_length` tokens.
 
-        quiet_transformers()
-        self.max_length = max_length
+        Raises:
+            BadModel: it is none, or lacks tensors.
+        """
+        import torch
+
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = AutoModel.from_pretrained(folder).to(self.device).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise BadModel(f"transformers cannot load the model in {folder}: {error}") from None
+        self.tokenizer = load_tokenizer(folder)
+        self.model = load_model("AutoModel", folder).to(self.device).eval()
+        self.max_length = longest_input(self.tokenizer, self.model, max_length)
 
     def features(
         self, split: Split, progress: Callable[[int], None] = lambda _: None
@@ -71,7 +70,7 @@ class Encoder:
 
         padded = self.tokenizer.pad(batch, return_tensors="pt").to(self.device)
         with torch.inference_mode():
-            hidden = self.model(**padded).last_hidden_state.float()  # (batch, tokens, hidden)
+            hidden = self.model(**padded).last_hidden_state  # (batch, tokens, hidden)
         mask = padded["attention_mask"].unsqueeze(-1).float()  # (batch, tokens, 1)
         means: npt.NDArray[np.float32] = ((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy()
         return means

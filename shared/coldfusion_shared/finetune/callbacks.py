@@ -1,4 +1,4 @@
-"""What watches a training: progress for a person, and a loss that is no number any more."""
+"""What watches a training. Imports transformers, so it is imported lazily itself."""
 
 from __future__ import annotations
 
@@ -8,28 +8,50 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from coldfusion_shared.errors import TrainingFailed
+from coldfusion_shared.finetune.failures import diverged
+
+# The paper's: an epoch that gains less than this on the validation part is the last one.
+MIN_GAIN_PERCENT = 0.1
 
 
 class ProgressCallback(TrainerCallback):
     """Reports every step, and ends a training that cannot lead anywhere."""
 
     def __init__(self, progress: Callable[[int, int, float], None]) -> None:
-        """Report to `progress`: steps done, steps in all, latest loss."""
+        """Report to `progress`: steps done, steps in all, the step's loss."""
         self.progress = progress
-        self.loss = math.nan
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Keep the loss, which the Trainer averages over some steps."""
+        """Look at a step's loss; what is logged at the end has none."""
         if logs is None or "loss" not in logs:
             return
-        self.loss = float(logs["loss"])
-        if not math.isfinite(self.loss):
-            raise TrainingFailed(
-                f"The loss is {self.loss} at step {state.global_step}; training cannot go on.",
-                hint=f"Use a lower learning rate, such as --lr {args.learning_rate / 5:.0e}.",
-            )
+        if not math.isfinite(logs["loss"]):
+            raise diverged(state.global_step, args.learning_rate)
+        self.progress(state.global_step, state.max_steps, float(logs["loss"]))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report the step."""
-        self.progress(state.global_step, state.max_steps, self.loss)
+
+class BestWeights(TrainerCallback):
+    """
+    Early stopping that keeps the best weights in memory.
+
+    The Trainer's own writes a checkpoint an epoch, which asks for disk and leaves folders behind.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a best score."""
+        self.score = -math.inf
+        self.weights: dict[str, Any] = {}
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any
+    ) -> None:
+        """Keep the weights if they are the best so far; stop if they are so by little or not."""
+        gain = metrics["eval_score"] - self.score
+        if gain > 0:
+            self.score = metrics["eval_score"]
+            self.weights = {
+                name: value.detach().to("cpu", copy=True)
+                for name, value in model.state_dict().items()
+            }
+        if gain < MIN_GAIN_PERCENT:
+            control.should_training_stop = True

@@ -9,7 +9,7 @@ from coldfusion_shared.errors import BadData
 from coldfusion_shared.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -28,10 +28,13 @@ class Task(Protocol):
         """Return whether the data set is of this kind."""
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
-        """Return the base with a new head for the data set, as a transformers model."""
+        """Return the base with a new head for the data set, in float32; raises `BadModel`."""
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return the split's examples as the model takes them."""
+
+    def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        """Return what makes one batch of tensors of some encoded examples."""
 
     def score(self, outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
         """Return the metric of the model's outputs, in percent; larger is better."""

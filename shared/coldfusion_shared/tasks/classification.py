@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.tasks import tasks
+from coldfusion_shared.tasks.pretrained import load_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +28,14 @@ class Classification:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with a new classifier, which knows the labels' names."""
-        from transformers import AutoModelForSequenceClassification
-
         names = dict(enumerate(dataset.labels))
-        return AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()}
+        return load_model(
+            "AutoModelForSequenceClassification",
+            base,
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            # A base that still carries somebody's head gets a fresh one.
+            ignore_mismatched_sizes=True,
         )
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
@@ -40,6 +44,13 @@ class Classification:
         encoded = tokenizer(list(split.texts), pairs, truncation=True, max_length=max_length)
         columns = {**encoded, "labels": split.labels}
         return [{name: values[i] for name, values in columns.items()} for i in range(len(split))]
+
+    def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        """Return what pads a batch to its longest example."""
+        from transformers import DataCollatorWithPadding
+
+        pad: Callable[[list[dict[str, Any]]], Any] = DataCollatorWithPadding(tokenizer)
+        return pad
 
     def score(self, outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
         """Accuracy in percent; `outputs` are logits (n, labels)."""

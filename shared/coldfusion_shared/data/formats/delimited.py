@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from coldfusion_shared.data.formats import formats
 from coldfusion_shared.data.table import Table, read_text
@@ -33,7 +34,7 @@ def read_tsv(path: Path) -> Table:
             raise quoted from None
 
 
-def _records(path: Path, text: str, delimiter: str, quoting: int) -> Iterator[Record]:
+def _records(path: Path, text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Record]:
     """Yield each record's fields and the line that it begins on; lines without any are skipped."""
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
@@ -53,9 +54,7 @@ def _records(path: Path, text: str, delimiter: str, quoting: int) -> Iterator[Re
 
 
 def _table(path: Path, records: list[Record]) -> Table:
-    if not records:
-        raise BadData(f"{path} is empty.", hint="It needs a line of column names and examples.")
-    _, header = records.pop(0)
+    _, header = records.pop(0) if records else (0, [])
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise BadData(f"{path}: two columns are named {twice!r}.", hint="Rename one of them.")

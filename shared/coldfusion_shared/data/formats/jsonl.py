@@ -17,8 +17,6 @@ def read_jsonl(path: Path) -> Table:
     # Not splitlines: a JSON text may hold other characters that it takes for line ends.
     lines = enumerate(read_text(path).split("\n"), start=1)
     rows = [(number, _object(path, number, line)) for number, line in lines if line.strip()]
-    if not rows:
-        raise BadData(f"{path} is empty.", hint="It needs one JSON object a line.")
     names = dict.fromkeys(name for _, row in rows for name in row)
     columns = {name: [row.get(name) for _, row in rows] for name in names}
     return Table(str(path), columns, [number for number, _ in rows])

@@ -27,6 +27,4 @@ def read_parquet(path: Path) -> Table:
             f"{path} cannot be read as Parquet: {reason}",
             hint="Check that the file is complete; write it again with pandas or pyarrow.",
         ) from error
-    if not rows:
-        raise BadData(f"{path} is empty.", hint="It needs at least a text and a label column.")
     return Table(str(path), columns, range(1, rows + 1), unit="row")
