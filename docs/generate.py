@@ -5,7 +5,7 @@ Writes docs/reference from the code: `python docs/generate.py`. A test checks th
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,12 @@ def _errors() -> str:
     from coldfusion_shared.errors import all_errors
 
     rows = [
-        (f"`{error.code}`", str(STATUS[error.code]), str(exit_code(error.code)), error.__doc__ or "")
+        (
+            f"`{error.code}`",
+            str(STATUS[error.code]),
+            str(exit_code(error.code)),
+            error.__doc__ or "",
+        )
         for error in all_errors()
     ]
     intro = "The code travels over the wire; status is HTTP's, exit is the client's exit code."
@@ -125,7 +130,7 @@ def _api() -> str:
     return "\n".join([NOTE, "# HTTP API", "", intro, "", *_table(("route", ""), rows)])
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, tuple("---" for _ in head), *rows)]

@@ -114,9 +114,7 @@ def _measure(
     scores = {}
     for member in people:
         status.update(f"measuring {version} on {member.dataset.name}")
-        result = probe(
-            folder, member.dataset, max_length=int(TRAINING["--max-length"]), seed=SEED
-        )
+        result = probe(folder, member.dataset, max_length=int(TRAINING["--max-length"]), seed=SEED)
         scores[member.dataset.name] = result.accuracy
     report = {"suite": "demo", "protocol": "frozen", "metric": "accuracy", "scores": scores}
     server.post(f"/models/{MODEL}/bases/{version}/evaluations", report)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from datetime import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,7 @@ def start_server(processes: Processes, data_dir: Path) -> Server:
         process = processes.start("server", command, {})
         url = _url(process)
         if url is not None:
-            token = processes.run(
-                "token", _token_command(data_dir, "demo", "admin"), {}
-            ).strip()
+            token = processes.run("token", _token_command(data_dir, "demo", "admin"), {}).strip()
             headers = {"Authorization": f"Bearer {token}"}
             # No proxy stands between two programs on one machine.
             http = httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30)
@@ -67,9 +65,7 @@ def create_model(processes: Processes, server: Server, base: str, contributors: 
     processes.run("create", command, {})
 
 
-def give_tokens(
-    processes: Processes, server: Server, members: list[Member]
-) -> dict[str, str]:
+def give_tokens(processes: Processes, server: Server, members: list[Member]) -> dict[str, str]:
     """Return a token for each contributor."""
     return {
         member.name: processes.run(
@@ -178,9 +174,7 @@ def _state(item: dict[str, Any] | None) -> str:
     return str(item["state"])
 
 
-def _result(
-    processes: Processes, name: str, process: subprocess.Popen[str]
-) -> dict[str, Any]:
+def _result(processes: Processes, name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
     output, _ = process.communicate()
     if process.returncode:
         raise DemoFailed(f"{name} ended with status {process.returncode}", processes.log_tail(name))

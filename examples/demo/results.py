@@ -32,7 +32,12 @@ def table(bases: Sequence[Scores]) -> str:
         change = base.average - bases[0].average
         cells = [f"{base.tasks[task]:.1f}" for task in tasks]
         rows.append(
-            [base.version, *cells, f"{base.average:.1f}", "" if base is bases[0] else f"{change:+.1f}"]
+            [
+                base.version,
+                *cells,
+                f"{base.average:.1f}",
+                "" if base is bases[0] else f"{change:+.1f}",
+            ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from coldfusion_shared.weights.digests import file_entry
+
 BIN = Path(sys.executable).parent
 WAIT_SECONDS = 90
 
@@ -90,9 +92,10 @@ class Client:
     server: Server
     home: Path
     token: str
+    running: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(BIN / "coldfusion-client"), *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -108,11 +111,42 @@ class Client:
                 "NO_PROXY": "127.0.0.1",
             },
         )
+        self.running.append(process)
+        return process
+
+    def end(self) -> None:
+        """Leave nothing running, also where a test has failed."""
+        for process in self.running:
+            process.kill()
+            process.communicate()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words)
         output, errors = process.communicate(timeout=WAIT_SECONDS)
         return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+    def send_raw(self, model: str, base: str, file: Path) -> str:
+        """Send a file as a contribution past all that the client checks; return its id."""
+        http = httpx.Client(
+            base_url=self.server.url,
+            headers={"Authorization": f"Bearer {self.token}"},
+            trust_env=False,
+        )
+        entry = file_entry(file, "model.safetensors").model_dump()
+        declared = http.post(
+            f"/v1/models/{model}/contributions",
+            json={"base": base, "files": [entry]},
+            headers={"Idempotency-Key": entry["sha256"]},
+        )
+        upload = declared.raise_for_status().json()["upload"]
+        for part in upload["files"][0]["parts"]:
+            start = (part["number"] - 1) * upload["files"][0]["part_size"]
+            body = file.read_bytes()[start : start + part["size"]]
+            httpx.put(part["url"], content=body, trust_env=False).raise_for_status()
+        identity = str(upload["contribution"])
+        http.post(f"/v1/contributions/{identity}/complete").raise_for_status()
+        http.close()
+        return identity
 
     def json(self, *words: str) -> Any:
         """Run a command that has to succeed, with ``--json``, and return what it says."""

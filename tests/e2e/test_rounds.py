@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from coldfusion_client.cli.errors import exit_code
+from coldfusion_shared.weights.checkpoint import Checkpoint
+from coldfusion_shared.weights.write import write_body
 from tests.e2e.programs import Client, Server, wait_until
 from tests.tiny_models import tiny_bert
 
@@ -37,14 +39,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def clients(server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[Client]:
+def clients(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Client]]:
     clients = []
     for number, name in enumerate(NAMES):
         home = tmp_path_factory.mktemp(name)
         token = server.command("token", "create", name, "--role", "contributor")
         _write_data(home / "data.csv", number)
         clients.append(Client(server, home, token))
-    return clients
+    yield clients
+    for client in clients:
+        client.end()
 
 
 def test_two_rounds_with_a_killed_client_a_killed_server_and_a_rejected_upload(
@@ -84,11 +88,19 @@ def test_two_rounds_with_a_killed_client_a_killed_server_and_a_rejected_upload(
     server.start()
     assert server.get(f"/models/{MODEL}")["accepted"] == 1
 
-    # What has NaN in it is rejected, with the reason, and the round goes on without it.
+    # What has NaN in it is refused at home already, and rejected by the server if it is sent all
+    # the same; the round goes on without it.
     broken = _broken_model(bea, tmp_path / "broken")
     refused = bea.run("push", MODEL, str(broken), "--base", "v1")
     assert refused.returncode == exit_code("contribution_rejected"), refused.stderr
     assert "NaN" in refused.stderr and "Traceback" not in refused.stderr
+    sent = bea.send_raw(MODEL, "v1", _body_of(server, "v1", broken, tmp_path / "body"))
+    rejected = wait_until(
+        lambda: (item := server.get(f"/contributions/{sent}"))["state"] == "rejected" and item,
+        "the rejection",
+    )
+    assert "NaN" in rejected["reason"]
+    assert server.get(f"/models/{MODEL}")["accepted"] == 1
 
     for client in (bea, cy):
         result = client.json("contribute", MODEL, "--data", "data.csv", *TRAINING)
@@ -131,6 +143,19 @@ def _check_round(server: Server, version: str, expected: int) -> None:
         values += mean.size
         mismatches += int((ours != mean).sum())
     assert mismatches <= 0.001 * values
+
+
+def _body_of(server: Server, version: str, model: Path, folder: Path) -> Path:
+    """The body's weights of a finetuned model, as the client would send them."""
+    files = server.get(f"/models/{MODEL}/bases/{version}")["manifest"]["files"]
+    weights = next(file for file in files if file["path"] == "model.safetensors")
+    folder.mkdir()
+    with (
+        Checkpoint.from_folder(model) as finetuned,
+        Checkpoint.from_file(server.object(weights["sha256"])) as base,
+    ):
+        write_body(finetuned, base, folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
 def _broken_model(client: Client, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from coldfusion_shared.errors import BadData
 
 # In the order in which they are looked for.
 TEXT_NAMES = (
-    *("text", "sentence", "sentence1", "premise", "question1", "text1", "question", "review"),
+    *("text", "question", "sentence", "sentence1", "premise", "question1", "text1", "review"),
     *("content", "document", "comment", "tweet", "message", "body", "utterance", "title"),
 )
 LABEL_NAMES = (

@@ -1,0 +1,99 @@
+"""Models and tokenizers from a folder, and nothing but that folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coldfusion_shared.errors import BadModel
+from coldfusion_shared.quiet import quiet_transformers
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """
+    Return the tokenizer of a model folder.
+
+    Raises:
+        BadModel: there is none, or it cannot fill up the shorter examples of a batch.
+    """
+    from transformers import AutoTokenizer
+
+    with _as_bad_model(folder, "tokenizer"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        raise BadModel(
+            f"The tokenizer in {folder} has no padding token.",
+            hint="Set pad_token in its tokenizer_config.json.",
+        )
+    return tokenizer
+
+
+def load_model(auto_class: str, folder: Path, **options: Any) -> Any:
+    """
+    Return a model of a transformers auto class, in float32.
+
+    Args:
+        auto_class: its name, such as ``AutoModel``.
+        folder: a transformers folder.
+        options: what the class's ``from_pretrained`` is given besides.
+
+    Raises:
+        BadModel: the folder is no such model, or tensors of its body are missing.
+    """
+    import transformers
+
+    # transformers would warn that a head is new, which is what finetuning is about.
+    quiet_transformers()
+    with _as_bad_model(folder, "model"):
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            folder,
+            local_files_only=True,
+            # Never a pickle: loading one runs what is in it.
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    _require_body(folder, model, info)
+    # A finetuning's steps are too small for half precision to add up.
+    return model.float()
+
+
+def longest_input(tokenizer: Any, model: Any, wanted: int) -> int:
+    """Return `wanted` tokens, or fewer if the model cannot take as many."""
+    positions = getattr(model.config, "max_position_embeddings", None) or wanted
+    return int(min(wanted, tokenizer.model_max_length, positions))
+
+
+def _require_body(folder: Path, model: Any, info: dict[str, Any]) -> None:
+    """Refuse a body that transformers has filled up with random numbers."""
+    prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    lacking = sorted(
+        name
+        for name in {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+        # Many bases come without a pooler, which then is a part of the head.
+        if name.startswith(prefix) and "pooler" not in name
+    )
+    if lacking:
+        raise BadModel(
+            f"The weights in {folder} lack what its config.json describes: {len(lacking)} tensors, "
+            f"the first {lacking[0]}.",
+            hint="Get the model again; its files do not belong together.",
+            tensors=lacking,
+        )
+
+
+@contextmanager
+def _as_bad_model(folder: Path, what: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadModel(
+            f"transformers cannot load the {what} in {folder}: {reason}",
+            hint="It must be a transformers folder with config.json, safetensors and tokenizer "
+            "files, of an architecture that the task has a head for.",
+        ) from error
