@@ -1,0 +1,33 @@
+"""Puts the dashboard into an application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from coldfusion_server.dashboard import login, views
+from coldfusion_server.dashboard.error_pages import add_error_pages
+from coldfusion_server.dashboard.rendering import STATIC, asset
+
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def add_dashboard(app: FastAPI) -> None:
+    """Add pages, assets and error pages to `app`, which has its API and its handlers already."""
+    app.include_router(views.router)
+    app.include_router(login.router)
+    app.mount("/static", _Assets(directory=STATIC))
+    add_error_pages(app)
+
+
+class _Assets(StaticFiles):
+    """Files with an ETag; one whose address names its content need never be asked for again."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        asked = f"/static/{path}?{scope['query_string'].decode('latin-1')}"
+        current = response.status_code == 200 and asked == asset(path)
+        response.headers["Cache-Control"] = FOR_EVER if current else "no-cache"
+        return response

@@ -1,0 +1,111 @@
+"""
+The pages, and their parts: `?part=` answers one part alone, for `static/live.js`.
+
+A view reads what it shows and hands it to a template; `HEAD` works as `GET` does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import HTMLResponse
+
+from coldfusion_server.api.dependencies import BaseUrl, Ctx, ModelPath, Who
+from coldfusion_server.dashboard.loading import Reader
+from coldfusion_server.dashboard.rendering import page
+from coldfusion_server.services.paging import Window
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+READ = ["GET", "HEAD"]
+MODELS, CONTRIBUTIONS, HISTORY = 24, 50, 20
+
+Cursor = Annotated[str | None, Query(max_length=20)]
+ModelPart = Literal["current", "round", "scores", "history"] | None
+
+
+def _reader(ctx: Ctx, who: Who) -> Reader:
+    return Reader(ctx, who)
+
+
+Read = Annotated[Reader, Depends(_reader)]
+
+
+@router.api_route("/", methods=READ)
+def overview(
+    request: Request,
+    read: Read,
+    url: BaseUrl,
+    part: Literal["models"] | None = None,
+    models: Cursor = None,
+) -> HTMLResponse:
+    """Show every model that the visitor may read."""
+    template = "parts/models.html" if part else "overview.html"
+    cards = read.overview(Window(models, MODELS))
+    return page(request, template, cards=cards, url=url, paged=models is not None)
+
+
+@router.api_route("/models/{owner}/{name}", methods=READ)
+def model(
+    request: Request,
+    read: Read,
+    url: BaseUrl,
+    name: ModelPath,
+    part: ModelPart = None,
+    contributions: Cursor = None,
+    rounds: Cursor = None,
+    bases: Cursor = None,
+) -> HTMLResponse:
+    """Show a model: its base, its newest round, its past; or one part of that."""
+    found = read.model(name)
+    values: dict[str, Any] = {"model": found, "url": url, "cursors": {}}
+    given = {"contributions": contributions, "rounds": rounds, "bases": bases}
+    values["cursors"] = {key: value for key, value in given.items() if value is not None}
+    if part in (None, "current", "scores"):
+        values["current"] = read.current(found)
+    if part in (None, "round"):
+        values["view"] = read.round(found, None, Window(contributions, CONTRIBUTIONS))
+    if part in (None, "history"):
+        values["history"] = read.history(found, Window(rounds, HISTORY), Window(bases, HISTORY))
+    return page(request, f"parts/{part}.html" if part else "model.html", **values)
+
+
+@router.api_route("/models/{owner}/{name}/rounds/{number}", methods=READ)
+def round_(
+    request: Request,
+    read: Read,
+    name: ModelPath,
+    number: str,
+    part: Literal["round"] | None = None,
+    contributions: Cursor = None,
+) -> HTMLResponse:
+    """Show one round with all that was contributed to it."""
+    view = read.round(read.model(name), number, Window(contributions, CONTRIBUTIONS))
+    cursors = {} if contributions is None else {"contributions": contributions}
+    template = "parts/round.html" if part else "round.html"
+    return page(request, template, model=view.model, view=view, cursors=cursors)
+
+
+@router.api_route("/models/{owner}/{name}/bases/{version}", methods=READ)
+def base(
+    request: Request,
+    read: Read,
+    url: BaseUrl,
+    name: ModelPath,
+    version: str,
+    part: Literal["base"] | None = None,
+) -> HTMLResponse:
+    """Show one base: its files, what it was made of, how good it is."""
+    view = read.base(name, version)
+    template = "parts/base.html" if part else "base.html"
+    return page(request, template, model=view.model, view=view, url=url)
+
+
+@router.api_route("/contributions/{number}", methods=READ)
+def contribution(
+    request: Request, read: Read, number: str, part: Literal["contribution"] | None = None
+) -> HTMLResponse:
+    """Show a contribution's receipt."""
+    template = "parts/contribution.html" if part else "contribution.html"
+    return page(request, template, item=read.contribution(number))

@@ -1,0 +1,319 @@
+"""The pages in real Chromium, over a really running server: alive, quiet, usable."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, Request, ViewportSize, expect, sync_playwright
+
+from tests.dashboard.history import HOSTILE
+from tests.e2e.programs import Server
+from tests.server.repository import MODEL, body_of, declaration, repository
+from tests.shared.checkpoints import Array, file_bytes
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PART = 64 * 1024
+PHONE = ViewportSize(width=360, height=740)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+
+
+def tensors() -> dict[str, Array]:
+    """Return a model whose uploads have several parts."""
+    values = np.random.default_rng(0).standard_normal((300, 200)).astype(np.float32)
+    return {"encoder.weight": values, "encoder.bias": values[0].copy()}
+
+
+class Community:
+    """A running server with one model, and contributors who talk to it over HTTP."""
+
+    def __init__(self, server: Server, tokens: dict[str, str]) -> None:
+        self.server = server
+        self.tokens = tokens
+        self.http = httpx.Client(base_url=server.url, trust_env=False)
+
+    def post(self, who: str, path: str, body: Any = None, **headers: str) -> Any:
+        headers["Authorization"] = f"Bearer {self.tokens[who]}"
+        answer = self.http.post(f"/v1{path}", json=body, headers=headers)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def declare(self, who: str, raw: bytes, base: str, **work: Any) -> Any:
+        body = {**declaration(raw, base), "work": work}
+        key = {"Idempotency-Key": f"the key of {who} for {base}"}
+        return self.post(who, f"/models/{MODEL}/contributions", body, **key)
+
+    def send(self, declared: Any, raw: bytes, parts: slice = slice(None)) -> None:
+        (file,) = declared["upload"]["files"]
+        for part in file["parts"][parts]:
+            start = (part["number"] - 1) * file["part_size"]
+            answer = self.http.put(part["url"], content=raw[start : start + part["size"]])
+            assert answer.status_code == 200, answer.text
+
+    def complete(self, who: str, declared: Any) -> None:
+        self.post(who, f"/contributions/{declared['contribution']['id']}/complete")
+
+    def contribute(self, who: str, raw: bytes, base: str, **work: Any) -> None:
+        declared = self.declare(who, raw, base, **work)
+        self.send(declared, raw)
+        self.complete(who, declared)
+
+    def evaluate(self, version: str, score: float) -> None:
+        body = {"suite": "demo", "protocol": "frozen", "scores": {"reviews": score}}
+        self.post("eve", f"/models/{MODEL}/bases/{version}/evaluations", body)
+
+    @property
+    def version(self) -> str:
+        return str(self.http.get(f"/v1/models/{MODEL}").json()["current"])
+
+
+@pytest.fixture(scope="module")
+def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
+    folder = tmp_path_factory.mktemp("browser") / "data"
+    with repository(folder) as made:
+        made.model(tensors=tensors(), min_contributions=2)
+        tokens = {name: made.token(name) for name in ("ann", "bob", "cyd")}
+        tokens["eve"] = made.token("eve", "evaluator")
+    server = Server(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLDFUSION_PART_BYTES", str(PART))
+        server.start()
+    community = Community(server, tokens)
+    try:
+        yield community
+    finally:
+        community.http.close()
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """What a page must never do, noted while it is open."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.faults: list[str] = []
+        self.fetched: list[str] = []
+        self.url = url
+        page.on("console", lambda message: self.faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        page.on("request", self._note)
+
+    def _note(self, request: Request) -> None:
+        self.fetched.append(request.url)
+        if not request.url.startswith(self.url):
+            self.faults.append(f"request to {request.url}")
+
+
+@pytest.fixture
+def page(chromium: Browser, community: Community) -> Iterator[Page]:
+    """A page that must stay without faults for the whole test."""
+    context = chromium.new_context(base_url=community.server.url)
+    opened = context.new_page()
+    watch = Watch(opened, community.server.url)
+    opened.watch = watch  # type: ignore[attr-defined]
+    yield opened
+    context.close()
+    assert not watch.faults
+
+
+def live(page: Page, path: str) -> None:
+    """Open `path`, wait until its stream is open, and mark the document, to know it again."""
+    page.goto(path)
+    expect(page.locator("#pulse")).to_have_text("Live")
+    page.evaluate("window.stillTheSame = true")
+
+
+def is_the_same_document(page: Page) -> bool:
+    return bool(page.evaluate("window.stillTheSame === true"))
+
+
+def test_a_round_is_watched_from_declaration_to_the_new_base(
+    page: Page, community: Community
+) -> None:
+    before = community.version
+    raws = [file_bytes(body_of(tensors(), seed)) for seed in (1, 2)]
+    live(page, f"/models/{MODEL}")
+    expect(page.locator("#part-round")).to_contain_text("None yet")
+
+    declared = community.declare("ann", raws[0], before, dataset=HOSTILE)
+    row = page.locator(".contribution", has_text="ann")
+    expect(row).to_contain_text("declared")
+    expect(row).to_contain_text(HOSTILE)
+
+    # No event tells of single parts: they are seen by polling.
+    community.send(declared, raws[0], slice(1))
+    expect(row).to_contain_text("65.5 kB of 241 kB (27 %)")
+
+    community.send(declared, raws[0], slice(1, None))
+    community.complete("ann", declared)
+    expect(row).to_contain_text("accepted")
+    expect(page.locator("#part-round")).to_contain_text("1 of 2 accepted")
+
+    community.contribute("bob", raws[1], before)
+    expect(page.locator(".version.big")).to_have_text("v1")
+    expect(page.locator("#part-history")).to_contain_text("ann 0.5, bob 0.5")
+    expect(page.locator("#round-title")).to_contain_text("Round 2")
+
+    community.evaluate("v0", 60.0)
+    community.evaluate("v1", 66.5)
+    expect(page.locator("#part-current")).to_contain_text("Yes, +6.50 points")
+    expect(page.locator("#part-scores")).to_contain_text("66.50")
+    assert is_the_same_document(page)
+
+
+def test_the_overview_is_alive(page: Page, community: Community) -> None:
+    live(page, "/")
+    version = community.version
+    community.declare("ann", file_bytes(body_of(tensors(), 31)), version)
+    expect(page.locator(".model")).to_contain_text("1 on the way")
+    assert is_the_same_document(page)
+
+
+def test_a_storm_of_events_costs_few_fetches(page: Page, community: Community) -> None:
+    live(page, f"/models/{MODEL}?bases=999")
+    page.wait_for_load_state()
+    fetched = page.watch.fetched  # type: ignore[attr-defined]
+    page.wait_for_timeout(1500)
+    fetched.clear()
+    page.evaluate(
+        """() => { for (let i = 0; i < 100; i++) {
+            htmx.trigger("#wire", "htmx:sseMessage", {type: "base.published"}); } }"""
+    )
+    page.wait_for_timeout(1500)
+    histories = [url for url in fetched if "part=history" in url]
+    assert 1 <= len(histories) <= 2
+    assert "bases=999" in histories[0]
+
+
+def test_a_hidden_tab_lets_go_of_the_stream_and_catches_up(
+    page: Page, community: Community
+) -> None:
+    hide = """(hidden) => {
+        Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    live(page, f"/models/{MODEL}")
+    page.evaluate(hide, True)
+    page.watch.fetched.clear()  # type: ignore[attr-defined]
+    community.evaluate("v0", 41.25)
+    page.wait_for_timeout(1200)
+    assert not page.watch.fetched  # type: ignore[attr-defined]
+    page.evaluate(hide, False)
+    expect(page.locator("#part-scores")).to_contain_text("41.25")
+    assert is_the_same_document(page)
+
+
+def test_what_a_reader_has_opened_stays_open_and_focused(page: Page, community: Community) -> None:
+    version = community.version
+    community.contribute("bob", file_bytes(body_of(tensors(), 41)), version)
+    live(page, f"/models/{MODEL}")
+    summary = page.locator(".contribution", has_text="bob").locator("summary")
+    summary.click()
+    summary.focus()
+    community.declare("cyd", file_bytes(body_of(tensors(), 42)), version)
+    expect(page.locator(".contribution", has_text="cyd")).to_be_visible()
+    expect(page.locator(".contribution details[open]")).to_have_count(1)
+    expect(summary).to_be_focused()
+    assert is_the_same_document(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone(
+    chromium: Browser, community: Community, scheme: Any, tmp_path: Path
+) -> None:
+    context = chromium.new_context(
+        base_url=community.server.url, viewport=PHONE, color_scheme=scheme, is_mobile=True
+    )
+    page = context.new_page()
+    watch = Watch(page, community.server.url)
+    page.goto(f"/models/{MODEL}/rounds/1")
+    receipt = page.locator("a.by").first.get_attribute("href")
+    model = f"/models/{MODEL}"
+    for path in ("/", model, f"{model}/bases/v1", f"{model}/rounds/1", receipt, "/login"):
+        page.goto(str(path))
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        assert width <= PHONE["width"], path
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(int(value) for value in re.findall(r"\d+", colour)) / 3
+    context.close()
+    assert (brightness > 200) == (scheme == "light") and not watch.faults
+
+
+def test_the_keyboard_reaches_everything(page: Page) -> None:
+    live(page, "/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    reached = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent.trim()"))
+        assert page.evaluate(
+            """() => { const seen = (e) => getComputedStyle(e).outlineStyle !== "none";
+                const focused = document.activeElement;
+                return seen(focused) || seen(focused.closest(".model") || focused); }"""
+        )
+    assert reached == ["coldfusion", "Log in", "demo/tiny", "API"]
+
+
+def test_times_are_local_and_commands_can_be_copied(
+    chromium: Browser, community: Community
+) -> None:
+    context = chromium.new_context(
+        base_url=community.server.url,
+        timezone_id="Asia/Tokyo",
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    page = context.new_page()
+    page.goto(f"/models/{MODEL}/bases/v0")
+    # Made by the tests' clock, at 12:00 UTC.
+    expect(page.locator("dd time").first).to_have_text(
+        re.compile(r"1 Jun 2026, 21:00 \(.+ (ago|month)\)")
+    )
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    context.close()
+    assert copied == f"coldfusion-client pull {MODEL} --version v0"
+
+
+def test_a_reader_logs_in_and_out(page: Page, community: Community) -> None:
+    page.goto(f"/models/{MODEL}")
+    page.get_by_role("link", name="Log in").click()
+    page.get_by_label("Token").fill(community.tokens["ann"])
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(f"{community.server.url}/models/{MODEL}")
+    expect(page.locator(".who")).to_contain_text("ann contributor")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("link", name="Log in")).to_be_visible()
+
+
+def test_without_javascript_the_page_reads_fine(chromium: Browser, community: Community) -> None:
+    context = chromium.new_context(base_url=community.server.url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"/models/{MODEL}")
+    expect(page.locator("h1")).to_have_text(re.compile(r"demo/\s*tiny"))
+    expect(page.locator("time").first).to_contain_text("UTC")
+    expect(page.locator("button:visible")).to_have_count(0)
+    context.close()
