@@ -23,7 +23,7 @@ PUBLISH_SECONDS = 120
 POLL_SECONDS = 0.3
 
 # One setting for everybody. A round of four takes each update by a quarter, so they train well.
-TRAINING = {"--epochs": "4", "--lr": "2e-4", "--batch-size": "16", "--max-length": "48"}
+TRAINING = {"--epochs": "3", "--lr": "3e-4", "--batch-size": "16", "--max-length": "48"}
 
 
 @dataclass(frozen=True)

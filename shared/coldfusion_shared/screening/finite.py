@@ -33,7 +33,6 @@ class FiniteCheck(Check):
         """Reject if a value is not finite."""
         if self.faulty:
             names = list(self.faulty)
-            return self.rejected(
-                f"NaN or infinity in {len(names)} tensors, first {names[0]}", names
-            )
+            others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+            return self.rejected(f"NaN or infinity in {names[0]}{others}", names)
         return self.passed("all values are finite")
