@@ -26,6 +26,11 @@ def main() -> None:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("COLDFUSION_DEBUG"):
+            raise
+        hint = "Set COLDFUSION_DEBUG=1 to see where, and report it, please."
+        fail(ColdFusionError(f"{type(error).__name__}: {error}", hint=hint))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="URL under which clients reach the server, behind a proxy"
     )
-    secret: SecretStr | None = Field(
+    secret: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         default=None,
         description="key that signs upload URLs and browser sessions, the same for all processes; "
         "not set: made once and kept in the data folder",

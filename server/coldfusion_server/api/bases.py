@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
+from coldfusion_server.api.ranges import check_range
 from coldfusion_server.services import bases, evaluations
 from coldfusion_shared.schemas.bases import Base, Evaluation, EvaluationReport
 from coldfusion_shared.schemas.common import Page
@@ -50,6 +51,7 @@ def get_file(
     etag = f'"{file.sha256}"'
     if _matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
+    check_range(request, ctx.store.size(file.sha256))
     headers = {"ETag": etag, "Cache-Control": "private, no-transform"}
     stored = ctx.store.local_path(file.sha256)
     assert stored is not None, "the local store has files"
@@ -78,4 +80,6 @@ def post_evaluation(
 
 
 def _matches(request: Request, etag: str) -> bool:
-    return etag in (part.strip() for part in request.headers.get("if-none-match", "").split(","))
+    """Compare weakly, as RFC 9110 has it: a proxy that compresses makes our ETags weak ones."""
+    given = [part.strip() for part in request.headers.get("if-none-match", "").split(",")]
+    return "*" in given or etag in (part.removeprefix("W/") for part in given)

@@ -32,10 +32,17 @@ def list_events(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> list[Event]:
     """List what happened behind an event, oldest first."""
-    with ctx.database.read() as session:
-        events = outbox.after(session, after, limit, model)
+    found: list[Event] = []
     readable: dict[str | None, bool] = {}
-    return [event for event in events if _may_see(ctx, who, event.model, readable)]
+    while len(found) < limit:
+        with ctx.database.read() as session:
+            events = outbox.after(session, after, limit, model)
+        if not events:
+            break
+        # Goes on behind what the caller may not see: an empty list means that there is no more.
+        after = events[-1].id
+        found += [event for event in events if _may_see(ctx, who, event.model, readable)]
+    return found[:limit]
 
 
 @router.get("/stream", response_class=StreamingResponse)
@@ -47,7 +54,8 @@ async def stream_events(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """Send events as they happen (server-sent events); Last-Event-ID resumes."""
-    after = int(last_event_id) if last_event_id and last_event_id.isdigit() else None
+    given = last_event_id or ""
+    after = int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
     return StreamingResponse(
         _lines(ctx, broker, who, model, after),
         media_type="text/event-stream",
@@ -59,6 +67,9 @@ async def _lines(
     ctx: Context, broker: Broker, who: Principal | None, model: str | None, after: int | None
 ) -> AsyncIterator[str]:
     readable: dict[str | None, bool] = {}
+    if after is None:
+        # Before the first bytes: what happens once a watcher knows that it is connected, it sees.
+        after = await broker.newest()
     # The first bytes at once: a watcher then knows that it is connected.
     yield ": connected\n\n"
     async for event in broker.watch(lambda item: model in (None, item.model), after):

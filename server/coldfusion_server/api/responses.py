@@ -61,4 +61,7 @@ def add_handlers(app: FastAPI) -> None:
             "The Repository met an error of its own.",
             hint="Tell its operator the request id; the log has the details.",
         )
-        return problem_response(ours, request.url.path, request.state.request_id)
+        response = problem_response(ours, request.url.path, request.state.request_id)
+        # This answer is made outside of the gate, which puts the id on all others.
+        response.headers["X-Request-Id"] = request.state.request_id
+        return response

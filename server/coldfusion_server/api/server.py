@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from sqlalchemy import text
 
 from coldfusion_server.api.dependencies import Ctx, Who
+from coldfusion_server.services.health import check_ready
 from coldfusion_server.services.tokens import require
 from coldfusion_shared import __version__
 from coldfusion_shared.schemas.common import ServerInfo
@@ -36,7 +36,5 @@ def healthz() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(ctx: Ctx) -> dict[str, str]:
     """Answer 200 while database and store work, else 503."""
-    with ctx.database.read() as session:
-        session.execute(text("SELECT 1"))
-    ctx.store.free_bytes()
+    check_ready(ctx)
     return {"status": "ok"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coldfusion_server.services.bases import SIDE_FILES
@@ -23,7 +23,9 @@ def fetched(source: str) -> Iterator[tuple[Path, str]]:
     Raises:
         BadModel: there is no such folder, and the hub does not have it either.
     """
-    folder = Path(source).expanduser()
+    folder = Path(source)
+    with suppress(RuntimeError):  # Nobody has that name: then it is no folder either.
+        folder = folder.expanduser()
     if folder.is_dir():
         # The folder's name alone: where it lies on the operator's disk is nobody's business.
         yield folder, f"folder {folder.resolve().name}"

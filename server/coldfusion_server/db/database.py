@@ -5,13 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from coldfusion_shared.errors import DatabaseUnavailable, StorageFull
+from coldfusion_shared.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    InvalidRequest,
+    StorageFull,
+)
 
 SQLITE_BUSY_SECONDS = 30
 
@@ -31,7 +37,14 @@ class Database:
         options: dict[str, Any] = {"pool_pre_ping": True}
         if self.is_sqlite:
             options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-        self.engine = create_engine(url, **options)
+        try:
+            self.engine = create_engine(url, **options)
+        except (ArgumentError, ModuleNotFoundError) as error:
+            raise ConfigurationError(
+                f"The setting database_url cannot be used: {error}.",
+                hint="Write it like sqlite:////folder/file.db or postgresql+psycopg://user@host/"
+                "name, and install the driver that it names.",
+            ) from None
         self._writing = self.engine.execution_options(writing=True)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
@@ -53,6 +66,14 @@ class Database:
         ):
             yield session
 
+    def check_file(self) -> None:
+        """Raise `DatabaseUnavailable` if SQLite's file is gone; open connections do not notice."""
+        file = self.engine.url.database
+        if self.is_sqlite and file and not Path(file).is_file():
+            raise DatabaseUnavailable(
+                f"The database file {file} is gone.", hint="Run: coldfusion-server doctor"
+            )
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -65,6 +86,11 @@ def named_errors() -> Iterator[None]:
         yield
     except IntegrityError:
         raise
+    except DataError as error:
+        # PostgreSQL keeps no NUL in a text, and no number beyond its column's.
+        raise InvalidRequest(
+            "The request holds a character or a number that the database cannot keep."
+        ) from error
     except DBAPIError as error:
         if "disk is full" in str(error.orig) or "No space left" in str(error.orig):
             raise StorageFull("The database's disk is full.") from error

@@ -55,6 +55,10 @@ class Broker:
         for queue in list(self.queues):
             self._end(queue)
 
+    async def newest(self) -> int:
+        """Return the id of the newest event; right after the start `last` is not known yet."""
+        return await anyio.to_thread.run_sync(self._newest)
+
     async def watch(
         self, wanted: Callable[[Event], bool], after: int | None
     ) -> AsyncIterator[Event | None]:
@@ -68,7 +72,7 @@ class Broker:
         queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE_LENGTH)
         self.queues.add(queue)
         try:
-            last = self.last if after is None else after
+            last = await self.newest() if after is None else after
             while missed := await anyio.to_thread.run_sync(self._read_after, last):
                 for event in missed:
                     last = event.id

@@ -5,17 +5,27 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import EventRow
 from coldfusion_shared.schemas.events import Event
 
+# The key of PostgreSQL's advisory lock: any number that nobody else takes.
+ONE_AT_A_TIME = 0xC01DF0510
+
 
 def append(
     session: Session, now: datetime, kind: str, model: str | None, data: dict[str, Any]
 ) -> None:
-    """Add an event of type `kind`, such as ``base.published``, to the caller's transaction."""
+    """
+    Add an event of type `kind`, such as ``base.published``, to the caller's transaction.
+
+    PostgreSQL gives out ids before it commits, so one at a time: else a reader who has seen an id
+    would never see a smaller one that was committed after it. SQLite has one writer anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
     session.add(EventRow(type=kind, model=model, at=now, data=data))
 
 

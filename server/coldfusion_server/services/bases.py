@@ -23,7 +23,7 @@ from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint, chunks
 from coldfusion_shared.weights.digests import BLOCK_BYTES
-from coldfusion_shared.weights.layout import INDEX_FILE, weight_files
+from coldfusion_shared.weights.layout import INDEX_FILE, SINGLE_FILE, weight_files
 
 CONFIG_FILE = "config.json"
 
@@ -59,7 +59,8 @@ def store_folder(ctx: Context, folder: Path) -> list[FileEntry]:
     weights = weight_files(folder)
     with Checkpoint.from_folder(folder) as checkpoint:
         _check_weights(checkpoint)
-    sharded = [INDEX_FILE] if (folder / INDEX_FILE).is_file() and len(weights) > 1 else []
+    # Also for a single shard: transformers finds a file of another name by the index alone.
+    sharded = [] if weights == [SINGLE_FILE] else [INDEX_FILE]
     side = [name for name in SIDE_FILES if (folder / name).is_file()]
     return [_store_file(ctx, folder / name, name) for name in [*side, *sharded, *weights]]
 
@@ -147,7 +148,7 @@ def _check_config(folder: Path) -> None:
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadModel(f"{file} is not JSON.") from None
     if not isinstance(config, dict) or "model_type" not in config:
         raise BadModel(f"{file} names no model_type, so it describes no transformers model.")

@@ -18,6 +18,7 @@ from coldfusion_shared import __version__
 from coldfusion_shared.errors import ConfigurationError
 
 SOFTWARE = f"coldfusion {__version__}"
+KEY_BYTES = 32
 
 
 def utc_now() -> datetime:
@@ -67,9 +68,26 @@ def _secret(settings: Settings, file: Path) -> bytes:
         new = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as opened:
-            opened.write(secrets.token_bytes(32).hex())
+            opened.write(secrets.token_bytes(KEY_BYTES).hex())
+            opened.flush()
+            os.fsync(descriptor)
         # A link and not a rename: it fails where another process was first.
         with suppress(FileExistsError):
             file.hardlink_to(new)
         new.unlink()
-    return bytes.fromhex(file.read_text().strip())
+    return _read_key(file)
+
+
+def _read_key(file: Path) -> bytes:
+    """Return the key in `file`; an empty or cut one would let everybody sign."""
+    try:
+        key = bytes.fromhex(file.read_text(encoding="ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigurationError(
+            f"{file} does not hold a signing key any more.",
+            hint="Remove it and a new one is made; browsers then have to log in again, and running "
+            "uploads ask for new URLs by themselves.",
+        )
+    return key

@@ -125,28 +125,41 @@ def list_contributions(
 
 def expire_uploads(ctx: Context) -> int:
     """Give up the uploads whose time has run out, and free their bytes; return how many."""
-    with ctx.database.write() as session:
-        rows = session.scalars(
-            select(ContributionRow).where(
+    with ctx.database.read() as session:
+        due = session.scalars(
+            select(ContributionRow.id).where(
                 ContributionRow.state == ContributionState.DECLARED,
                 ContributionRow.expires_at <= ctx.now(),
             )
         ).all()
-        for row in rows:
-            move(
-                session,
-                ctx.now(),
-                row,
-                ContributionState.EXPIRED,
-                decided_at=ctx.now(),
-                reason="the upload was not finished in time",
-                hint="Send it again with the same command.",
-                idempotency_key=_freed_key(row),
-            )
-        keys = [key for row in rows for key in upload_keys(row)]
+    return sum(_expire(ctx, contribution) for contribution in due)
+
+
+def _expire(ctx: Context, contribution: str) -> bool:
+    """Give up one upload, in a transaction of its own, unless it has gone on meanwhile."""
+    with ctx.database.write() as session:
+        row = session.scalars(
+            select(ContributionRow).where(ContributionRow.id == contribution)
+        ).one()
+        # First the round, then its contribution: the order of all who lock both.
+        lock_round(session, row)
+        session.refresh(row)
+        if row.state != ContributionState.DECLARED or row.expires_at > ctx.now():
+            return False
+        move(
+            session,
+            ctx.now(),
+            row,
+            ContributionState.EXPIRED,
+            decided_at=ctx.now(),
+            reason="the upload was not finished in time",
+            hint="Send it again with the same command.",
+            idempotency_key=_freed_key(row),
+        )
+        keys = upload_keys(row)
     for key in keys:
         ctx.store.discard_upload(key)
-    return len(rows)
+    return True
 
 
 def sweep_uploads(ctx: Context) -> int:

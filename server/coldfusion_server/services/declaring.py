@@ -60,10 +60,13 @@ def declare(
     try:
         with ctx.database.write() as session:
             model = find_model(session, name, principal)
+            # Before the look at the key: of equal requests at once one makes the row, and the
+            # others, who wait here for its transaction, find it.
+            newest = _newest_round(session, model)
             row = _by_key(session, who, key, request)
             new = row is None
             if row is None:
-                row = _new_row(ctx, session, model, declaration, key, request, who)
+                row = _new_row(ctx, session, model, newest, declaration, key, request, who)
             return Declared(
                 contribution=to_schema(ctx, row), upload=uploads.plan(ctx, row, base_url)
             ), new
@@ -82,13 +85,15 @@ def _new_row(
     ctx: Context,
     session: Session,
     model: ModelRow,
+    newest: RoundRow,
     declaration: Declaration,
     key: str,
     request: str,
     who: Principal,
 ) -> ContributionRow:
     base = find_base(session, model, declaration.base)
-    round_row = _open_round(session, model, base.number)
+    if newest.state != RoundState.OPEN or newest.base_number != base.number:
+        raise outdated(base.number, newest)
     (file,) = declaration.files
     _check_file(ctx, manifest_of(base).files, file)
     _check_not_contributed(session, model, file)
@@ -96,7 +101,7 @@ def _new_row(
     row = ContributionRow(
         id=secrets.token_hex(8),
         model_id=model.id,
-        round_id=round_row.id,
+        round_id=newest.id,
         base_number=base.number,
         contributor_id=who.contributor_id,
         state=ContributionState.DECLARED,
@@ -123,8 +128,8 @@ def _new_row(
     return row
 
 
-def _open_round(session: Session, model: ModelRow, number: int) -> RoundRow:
-    """Return the open round if contributions to it are made from base `number`."""
+def _newest_round(session: Session, model: ModelRow) -> RoundRow:
+    """Return the model's newest round, locked, whatever its state."""
     row = session.scalar(
         select(RoundRow)
         .where(RoundRow.model_id == model.id)
@@ -133,9 +138,7 @@ def _open_round(session: Session, model: ModelRow, number: int) -> RoundRow:
         .with_for_update()
     )
     assert row is not None, "a model always has a round"
-    if row.state == RoundState.OPEN and row.base_number == number:
-        return row
-    raise outdated(number, row)
+    return row
 
 
 def _check_file(ctx: Context, base_files: list[FileEntry], file: FileEntry) -> None:

@@ -26,6 +26,14 @@ class Diagnosis:
     hint: str | None = None
 
 
+def check_ready(ctx: Context) -> None:
+    """Raise `DatabaseUnavailable` or `StorageUnavailable` unless requests can be answered."""
+    ctx.database.check_file()
+    with ctx.database.read() as session:
+        session.execute(select(EventRow.id).limit(1))
+    ctx.store.free_bytes()
+
+
 def examine(ctx: Context) -> list[Diagnosis]:
     """Look at everything; one thing that is wrong does not hide another."""
     looks: dict[str, Callable[[Context], str]] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import ContributorRow, TokenRow
@@ -63,7 +64,10 @@ def create_token(
     token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     token = f"cf_{token_id}_{secret}"
     now = ctx.now()
-    expires_at = None if lifetime is None else now + lifetime
+    try:
+        expires_at = None if lifetime is None else now + lifetime
+    except OverflowError:
+        raise InvalidRequest("The token's lifetime is too long.") from None
     with ctx.database.write() as session:
         contributor = _contributor(session, name, now)
         session.add(
@@ -176,11 +180,17 @@ def _wrong_token() -> Unauthenticated:
 
 
 def _contributor(session: Session, name: str, now: datetime) -> ContributorRow:
-    row = session.scalar(select(ContributorRow).where(ContributorRow.name == name))
-    if row is None:
-        row = ContributorRow(name=name, created_at=now)
-        session.add(row)
-        session.flush()
+    query = select(ContributorRow).where(ContributorRow.name == name)
+    row = session.scalar(query)
+    if row is not None:
+        return row
+    row = ContributorRow(name=name, created_at=now)
+    try:
+        with session.begin_nested():
+            session.add(row)
+            session.flush()
+    except IntegrityError:
+        return session.scalars(query).one()  # Another process was first.
     return row
 
 

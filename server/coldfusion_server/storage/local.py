@@ -172,14 +172,19 @@ class _LocalPart:
             self.file.close()
             target = self.folder / f"{self.number}.{etag}"
             _rename(self.partial, target)
-            for other in self.folder.glob(f"{self.number}.*"):
-                if other != target:
-                    other.unlink(missing_ok=True)
+            # Of several that send one part at once the newest stays: each removes only older ones.
+            with suppress(FileNotFoundError):
+                mine = (target.stat().st_mtime_ns, target)
+                for other in self.folder.glob(f"{self.number}.*"):
+                    if (other.stat().st_mtime_ns, other) < mine:
+                        other.unlink()
         return etag
 
     def abort(self) -> None:
         """Remove the temporary file."""
-        self.file.close()
+        # Closing writes what is left, which a full disk refuses once more.
+        with suppress(OSError):
+            self.file.close()
         self.partial.unlink(missing_ok=True)
 
 

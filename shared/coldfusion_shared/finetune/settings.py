@@ -32,6 +32,6 @@ class FinetuneSettings(BaseModel):
     )
     early_stopping: bool = Field(
         default=True,
-        description="stop when an epoch gains less than 0.1 points on the validation part, and "
-        "keep the best epoch",
+        description="stop after two epochs in a row that gain less than 0.1 points on the "
+        "validation part, and keep the best epoch",
     )

@@ -1,0 +1,273 @@
+"""Events: as a list and as a stream, without loss, without duplicates, without secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from coldfusion_server.api.events import _lines, stream_events
+from coldfusion_server.events import broker as broker_module
+from coldfusion_server.events import outbox
+from coldfusion_server.events.broker import Broker
+from coldfusion_server.services.rounds import close_due
+from tests.server.asgi import request
+from tests.server.repository import MODEL, Repository, body_file
+
+PRIVATE = "demo/private"
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "POLL_SECONDS", 0.01)
+
+
+def add(repo: Repository, count: int, model: str | None = MODEL, kind: str = "test.event") -> None:
+    with repo.ctx.database.write() as session:
+        for n in range(count):
+            outbox.append(session, repo.clock(), kind, model, {"n": n})
+
+
+def listed(repo: Repository, query: str = "", token: str | None = None) -> list[Any]:
+    found: list[Any] = repo.get(f"/v1/events?{query}", token)
+    return found
+
+
+def test_a_round_leaves_its_story(repo: Repository) -> None:
+    for seed in (1, 2):
+        repo.contributor(f"c{seed}").contribute(body_file(seed))
+    repo.work()
+    close_due(repo.ctx)
+    repo.work()
+    told = [event["type"] for event in listed(repo)]
+    assert told == [
+        "model.created", "base.published", "round.opened",
+        "contribution.declared", "contribution.completed",
+        "contribution.declared", "contribution.completed",
+        "contribution.accepted", "contribution.accepted",
+        "round.closed", "round.fusing", "round.evaluating", "round.published", "base.published",
+        "contribution.fused", "contribution.fused", "round.opened",
+    ]  # fmt: skip
+    ids = [event["id"] for event in listed(repo)]
+    assert ids == sorted(set(ids))
+    assert {event["model"] for event in listed(repo)} == {MODEL}
+
+
+def test_the_list_goes_on_behind_the_last_one_seen(repo: Repository) -> None:
+    add(repo, 7)
+    seen: list[int] = []
+    while more := listed(repo, f"after={seen[-1] if seen else 0}&limit=3"):
+        assert len(more) <= 3
+        seen += [event["id"] for event in more]
+    assert seen == [event["id"] for event in listed(repo)]
+
+
+@pytest.mark.parametrize("query", ["after=-1", "after=x", f"after={2**63}", "limit=0", "limit=501",
+                                   "after=" + "9" * 5000, "model=" + "x" * 97])  # fmt: skip
+def test_a_list_that_makes_no_sense_is_422(query: str, repo: Repository) -> None:
+    assert repo.client().get(f"/v1/events?{query}").status_code == 422
+
+
+def test_visitors_see_nothing_of_private_models_and_are_not_stopped_by_them(
+    repo: Repository,
+) -> None:
+    repo.model(PRIVATE, public=False)
+    after = listed(repo, token=repo.token())[-1]["id"]
+    add(repo, 50, PRIVATE)
+    add(repo, 3, MODEL, "seen.event")
+    seen = listed(repo, f"after={after}&limit=10")
+    assert [event["type"] for event in seen] == ["seen.event"] * 3
+    assert listed(repo, f"model={PRIVATE}") == []
+    reader = repo.token("r", "reader")
+    assert len(listed(repo, f"after={after}&limit=10", reader)) == 10
+    assert len(listed(repo, f"model={PRIVATE}", reader)) > 50
+
+
+# The stream.
+
+
+@asynccontextmanager
+async def running(repo: Repository) -> AsyncIterator[Broker]:
+    broker = Broker(repo.ctx.database)
+    task = asyncio.create_task(broker.run())
+    await asyncio.sleep(0.1)
+    yield broker
+    broker.stop()
+    task.cancel()
+
+
+async def gather(
+    repo: Repository,
+    broker: Broker,
+    count: int,
+    after: int | None = None,
+    model: str | None = None,
+    principal: Any = None,
+    then: Callable[[], None] = lambda: None,
+) -> list[dict[str, str]]:
+    """Read `count` events of the stream, as a browser splits it; call `then` once connected."""
+    found: list[dict[str, str]] = []
+    lines = _lines(repo.ctx, broker, principal, model, after)
+    async with asyncio.timeout(10):
+        async for text in lines:
+            if text.startswith(":"):
+                await asyncio.to_thread(then)
+                then = lambda: None  # noqa: E731
+                continue
+            assert text.endswith("\n\n")
+            found.append(dict(line.split(": ", 1) for line in text.strip().split("\n")))
+            if len(found) == count:
+                await lines.aclose()  # type: ignore[attr-defined]
+                break
+    return found
+
+
+def test_events_arrive_as_they_happen_with_their_ids(repo: Repository) -> None:
+    async def watch() -> list[dict[str, str]]:
+        async with running(repo) as broker:
+            return await gather(repo, broker, 3, then=lambda: add(repo, 3))
+
+    newest = listed(repo)[-1]["id"]
+    found = asyncio.run(watch())
+    assert [int(event["id"]) for event in found] == [newest + 1, newest + 2, newest + 3]
+    assert [event["event"] for event in found] == ["test.event"] * 3
+    assert [json.loads(event["data"])["data"] for event in found] == [{"n": n} for n in range(3)]
+
+
+def test_a_watcher_that_comes_back_misses_nothing_and_sees_nothing_twice(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "BATCH", 4)
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.wait(0.002):
+            add(repo, 2)
+
+    async def watch() -> list[int]:
+        seen: list[int] = [newest]
+        async with running(repo) as broker:
+            for _ in range(8):
+                found = await gather(repo, broker, 9, after=seen[-1])
+                seen += [int(event["id"]) for event in found]
+                await asyncio.sleep(0.02)
+        return seen
+
+    add(repo, 20)
+    newest = listed(repo)[0]["id"]
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        seen = asyncio.run(watch())
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == list(range(newest, newest + 8 * 9 + 1))
+
+
+def test_a_watcher_sees_what_it_asked_for_and_may_see(repo: Repository) -> None:
+    repo.model(PRIVATE, public=False)
+    repo.model("demo/other")
+
+    def happen() -> None:
+        add(repo, 2, PRIVATE)
+        add(repo, 2, "demo/other")
+        add(repo, 1, MODEL, "last.event")
+
+    async def watch(model: str | None, principal: Any, count: int) -> list[Any]:
+        async with running(repo) as broker:
+            found = await gather(repo, broker, count, None, model, principal, happen)
+            return [json.loads(event["data"])["model"] for event in found]
+
+    visitor = asyncio.run(watch(None, None, 3))
+    assert visitor == ["demo/other", "demo/other", MODEL]
+    assert asyncio.run(watch(MODEL, None, 1)) == [MODEL]
+    reader = asyncio.run(watch(None, repo.principal("r", "reader"), 5))
+    assert reader == [PRIVATE] * 2 + ["demo/other"] * 2 + [MODEL]
+
+
+def test_a_watcher_that_falls_far_behind_is_cut_off_and_no_other(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "QUEUE_LENGTH", 10)
+
+    async def watch() -> tuple[int, int]:
+        async with running(repo) as broker:
+            slow = broker.watch(lambda _: True, None)
+            quick = broker.watch(lambda _: True, None)
+            firsts = [asyncio.ensure_future(anext(w)) for w in (slow, quick)]
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(add, repo, 1)
+            for first in firsts:
+                await first
+            count = 0
+            for _ in range(6):
+                await asyncio.to_thread(add, repo, 4)
+                for _ in range(4):
+                    await asyncio.wait_for(anext(quick), 5)
+                    count += 1
+            left = [event async for event in slow]
+            return count, len(left)
+
+    count, left = asyncio.run(watch())
+    assert count == 24
+    assert left < 24
+
+
+def test_the_stream_ends_when_the_server_stops(repo: Repository) -> None:
+    async def watch() -> list[Any]:
+        async with running(repo) as broker:
+            lines = broker.watch(lambda _: True, None)
+            task = asyncio.ensure_future(anext(lines, "ended"))
+            await asyncio.sleep(0.05)
+            broker.stop()
+            return [await asyncio.wait_for(task, 5)]
+
+    assert asyncio.run(watch()) == ["ended"]
+
+
+def test_silence_is_broken(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "QUIET_SECONDS", 0.05)
+
+    async def watch() -> list[str]:
+        async with running(repo) as broker:
+            lines = _lines(repo.ctx, broker, None, None, None)
+            first, second = await anext(lines), await anext(lines)
+            await lines.aclose()  # type: ignore[attr-defined]
+            return [first, second]
+
+    assert asyncio.run(watch()) == [": connected\n\n", ": still here\n\n"]
+
+
+@pytest.mark.parametrize(
+    "given", ["²", "-1", "x", "", "9" * 30, "9" * 5000, "1.5", "0x1", "9223372036854775808"]
+)
+def test_a_last_event_id_that_is_none_of_ours_begins_with_what_happens_now(
+    given: str, repo: Repository
+) -> None:
+    async def watch() -> list[dict[str, str]]:
+        async with running(repo) as broker:
+            response = await stream_events(repo.ctx, None, broker, None, given)
+            body = response.body_iterator
+            found: list[dict[str, str]] = []
+            async with asyncio.timeout(10):
+                async for text in body:
+                    if str(text).startswith(":"):
+                        await asyncio.to_thread(add, repo, 1, MODEL, "new.event")
+                        continue
+                    found.append({"text": str(text)})
+                    break
+            return found
+
+    (event,) = asyncio.run(watch())
+    assert "event: new.event" in event["text"]
+
+
+def test_a_bad_token_gets_no_stream(repo: Repository) -> None:
+    headers = [(b"authorization", b"Bearer nonsense")]
+    assert request(repo.app, "GET", "/v1/events/stream", headers).status == 401
