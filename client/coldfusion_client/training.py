@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from coldfusion_client.journal import Trained
 
 if TYPE_CHECKING:
-    from coldfusion_shared.finetune.settings import FinetuneSettings
-
     from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.finetune.settings import FinetuneSettings
 
 StepProgress = Callable[[int, int, float], None]
 

@@ -22,7 +22,7 @@ MIB = 2**20
 class Settings(BaseSettings):
     """All that an operator can set; each field is also ``COLDFUSION_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="COLDFUSION_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="COLDFUSION_", extra="forbid", frozen=True)
 
     data_dir: Path = Field(
         default=Path("coldfusion-data"),

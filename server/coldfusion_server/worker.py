@@ -28,7 +28,8 @@ def run_worker(ctx: Context, stop: Event) -> None:
 def work_once(ctx: Context, holder: str) -> bool:
     """Do one piece of work; return whether there was any."""
     try:
-        return screen_next(ctx, holder) or fuse_next(ctx, holder)
+        # Fusing first: a flood of uploads must not hold up a round that is closed.
+        return fuse_next(ctx, holder) or screen_next(ctx, holder)
     except ColdFusionError as error:
         # The work stays where it is and is found again; a pause keeps the log short.
         log.error("worker", error=error.message)

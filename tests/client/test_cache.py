@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.client.repository import Repository
 
 from coldfusion_client import place as placing
 from coldfusion_client.cache import Cache, default_cache
@@ -15,6 +14,7 @@ from coldfusion_client.disk import write_atomically
 from coldfusion_client.lock import locked
 from coldfusion_client.place import place
 from coldfusion_shared.schemas.files import FileEntry
+from tests.client.repository import Repository
 
 DATA = b"weights" * 100
 

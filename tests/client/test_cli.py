@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.helpers import model_files, weights
-from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
-from tests.client.trainer import FakeTrainer, Settings
 
 from coldfusion_client import __main__ as program
 from coldfusion_client.cli.app import app
 from coldfusion_client.config import credentials_file
+from tests.client.helpers import model_files, weights
+from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
+from tests.client.trainer import FakeTrainer, Settings
 
 COMMANDS = ["login", "logout", "models", "contribute", "push", "pull", "status", "watch"]
 

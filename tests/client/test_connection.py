@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from tests.client.helpers import SERVER
-from tests.client.repository import MODEL, TOKEN, Repository, once, problem
 
 from coldfusion_client.api import Api
 from coldfusion_client.connection import Connection
 from coldfusion_client.patience import Patience, Transient
 from coldfusion_shared import errors
+from tests.client.helpers import SERVER
+from tests.client.repository import MODEL, TOKEN, Repository, once, problem
 
 Connect = Callable[..., Api]
 

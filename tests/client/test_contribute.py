@@ -8,9 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.client.helpers import Notes, model_files, weights
-from tests.client.repository import MODEL, Repository, problem
-from tests.client.trainer import FakeTrainer, Settings
 
 from coldfusion_client.bases import Source
 from coldfusion_client.contribute import Order, Outcome, contribute
@@ -19,6 +16,9 @@ from coldfusion_client.record import read_record
 from coldfusion_client.runs import HIDDEN
 from coldfusion_client.training import Data
 from coldfusion_shared import errors
+from tests.client.helpers import Notes, model_files, weights
+from tests.client.repository import MODEL, Repository, problem
+from tests.client.trainer import FakeTrainer, Settings
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ def test_the_whole_loop(
     record = read_record(folder)
     assert record and record.finetuned and record.manifest.version == "v0"
     assert outcome.summary == ("Contribution c0 is accepted for round 1; 2 more until it closes.")
-    assert any("50.0 before (a linear probe of" in said and str(folder) in said for said in notes.said)
+    assert any(
+        "50.0 before (a linear probe of" in said and str(folder) in said for said in notes.said
+    )
     sent = repository.contributions["c0"]
     assert repository.received("c0") == weights(0.5)
     assert (sent["work"]["score_before"], sent["work"]["score_after"]) == (50.0, 80.0)

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from tests.client.repository import MODEL
 
 from coldfusion_client.api import Api
 from coldfusion_client.events import follow, parse
 from coldfusion_shared import errors
 from coldfusion_shared.schemas.events import Event
+from tests.client.repository import MODEL
 
 
 def event(number: int) -> str:

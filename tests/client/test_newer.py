@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 
 import httpx
-from tests.client.helpers import Notes, model_files
-from tests.client.repository import MODEL, Repository
 
 from coldfusion_client.api import Api
 from coldfusion_client.newer import NewerBase
+from tests.client.helpers import Notes, model_files
+from tests.client.repository import MODEL, Repository
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from tests.client.helpers import model_files
-from tests.client.repository import MODEL, Repository, once
 
 from coldfusion_client import pull as pulling
 from coldfusion_client.bases import Source, model_name, version_name
@@ -16,6 +14,8 @@ from coldfusion_client.pull import pull
 from coldfusion_client.record import read_record
 from coldfusion_shared import errors
 from coldfusion_shared.schemas.bases import Manifest
+from tests.client.helpers import model_files
+from tests.client.repository import MODEL, Repository, once
 
 
 @pytest.fixture

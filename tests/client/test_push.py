@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.client.helpers import model_files, weights
-from tests.client.repository import MODEL, Repository
 
 from coldfusion_client.bases import Source
 from coldfusion_client.pull import pull
 from coldfusion_client.push import push
 from coldfusion_shared import errors
+from tests.client.helpers import model_files, weights
+from tests.client.repository import MODEL, Repository
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.client.helpers import Notes
-from tests.client.repository import MODEL, TOKEN, Repository, once, problem, served
 
 from coldfusion_client.api import Api
 from coldfusion_client.bases import Source
@@ -21,6 +19,8 @@ from coldfusion_client.transfer.upload import upload
 from coldfusion_shared import errors
 from coldfusion_shared.schemas.contributions import Declaration
 from coldfusion_shared.schemas.files import FileEntry
+from tests.client.helpers import Notes
+from tests.client.repository import MODEL, TOKEN, Repository, once, problem, served
 
 FILES = "/files/"
 CONTENT = bytes(range(256)) * 20

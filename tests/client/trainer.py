@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel
-from tests.client.helpers import weights
 
 from coldfusion_client.journal import Trained
 from coldfusion_client.training import Data, StepProgress
+from tests.client.helpers import weights
 
 
 class Settings(BaseModel):

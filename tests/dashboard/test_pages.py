@@ -90,7 +90,7 @@ def test_a_model_says_how_to_use_it(visitor: TestClient) -> None:
 
 def test_a_past_round_shows_what_was_rejected_and_why(visitor: TestClient) -> None:
     page = flat(text(visitor, f"{PAGE}/rounds/1"))
-    assert "cyd rejected" in page and "NaN or infinity in embeddings" in page
+    assert "cyd rejected" in page and "NaN or infinity in encoder" in page
     assert "bob fused" in page and "checks passed" in page and LONG in page
 
 

@@ -7,7 +7,7 @@ the round's state and its candidate, which is written only when all its objects 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -181,7 +181,7 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
         progress = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
         files = []
         for file in base.headers:
-            stored = ctx.store.put(_counted(fused_file(file, base, updates), progress))
+            stored = ctx.store.put(leases.counted(fused_file(file, base, updates), progress))
             files.append(FileEntry(path=file, size=stored.size, sha256=stored.sha256))
     return cards.with_card(ctx, _manifest(ctx, given, files))
 
@@ -190,12 +190,6 @@ def _update(ctx: Context, stack: ExitStack, base: Checkpoint, item: FusedContrib
     sources = {file.path: ctx.store.source(file.sha256) for file in item.files}
     weights = stack.enter_context(Checkpoint(sources))
     return Update(id=item.id, weights=weights, base=base, weight=item.weight)
-
-
-def _counted(spans: Iterator[memoryview], progress: leases.Renewal) -> Iterator[memoryview]:
-    for span in spans:
-        yield span
-        progress(span.nbytes)
 
 
 def _reporter(round_id: int, total: int) -> Callable[[Session, int], None]:

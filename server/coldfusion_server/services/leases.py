@@ -7,10 +7,11 @@ number, which grows whenever a lease changes hands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -120,3 +121,13 @@ class Renewal:
         with self.ctx.database.write() as session:
             renew(self.ctx, session, self.lease)
             self.report(session, self.done)
+
+
+Bytes = TypeVar("Bytes", bytes, memoryview)
+
+
+def counted(spans: Iterable[Bytes], renewal: Renewal) -> Iterator[Bytes]:
+    """Yield `spans` and renew the lease while they are written."""
+    for span in spans:
+        yield span
+        renewal(len(span))

@@ -61,21 +61,22 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
         (file,), manifest = row.files, _base_manifest(session, row)
         key = uploads.upload_key(row.id, 0)
         sha256 = file.sha256
+    renewal = leases.Renewal(ctx, lease)
     try:
-        _store(ctx, key, sha256)
+        _store(ctx, key, sha256, renewal)
     except DigestMismatch as error:
         _decide(ctx, contribution, lease, Screening([_corrupt(error)], None), again=True)
     else:
         with bases.open_weights(ctx, manifest) as base:
-            outcome = screen(ctx.store.source(sha256), base, leases.Renewal(ctx, lease))
+            outcome = screen(ctx.store.source(sha256), base, renewal)
         _decide(ctx, contribution, lease, outcome)
     ctx.store.discard_upload(key)
 
 
-def _store(ctx: Context, key: str, sha256: str) -> None:
+def _store(ctx: Context, key: str, sha256: str, renewal: leases.Renewal) -> None:
     """Make an object of the upload, unless a worker that died has done it already."""
     if not ctx.store.exists(sha256):
-        ctx.store.put(ctx.store.read_upload(key), expect=sha256)
+        ctx.store.put(leases.counted(ctx.store.read_upload(key), renewal), expect=sha256)
 
 
 def _decide(

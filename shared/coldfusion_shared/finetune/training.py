@@ -18,6 +18,8 @@ from coldfusion_shared.tasks import Task
 from coldfusion_shared.tasks.pretrained import load_tokenizer, longest_input
 
 # Without gradients there is room for more examples at once.
+# Of all steps, those in which the learning rate rises from 0.
+WARMUP = 0.1
 SCORING_BATCH = 64
 
 
@@ -96,6 +98,8 @@ def _arguments(settings: FinetuneSettings, scratch: str) -> TrainingArguments:
         max_steps=settings.max_steps or -1,
         learning_rate=settings.lr,
         lr_scheduler_type="linear",
+        # The new head's first gradients are wild; at a full rate some seeds never recover.
+        warmup_steps=WARMUP,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=SCORING_BATCH,
         seed=settings.seed,
