@@ -23,7 +23,7 @@ PUBLISH_SECONDS = 120
 POLL_SECONDS = 0.3
 
 # One setting for everybody. A round of four takes each update by a quarter, so they train well.
-TRAINING = {"--epochs": "3", "--lr": "3e-4", "--batch-size": "16", "--max-length": "48"}
+TRAINING = {"--epochs": "2.5", "--lr": "3e-4", "--batch-size": "16", "--max-length": "48"}
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ def _token_command(data_dir: Path, name: str, role: str) -> list[str]:
 def _contribute_command(member: Member, output: Path) -> list[str]:
     command = ["coldfusion-client", "contribute", MODEL, "--data", str(member.folder)]
     command += ["--dataset-name", member.dataset.name, "--output", str(output), "--json"]
+    command += ["--no-early-stopping"]
     return command + [word for pair in TRAINING.items() for word in pair]
 
 
