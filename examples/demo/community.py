@@ -18,7 +18,6 @@ from examples.demo.processes import DemoFailed, Processes
 
 MODEL = "demo/minilm"
 PORT = 8000
-START_SECONDS = 60
 PUBLISH_SECONDS = 120
 POLL_SECONDS = 0.3
 

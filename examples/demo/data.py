@@ -15,7 +15,7 @@ CONTRIBUTORS = ("alice", "bob", "carol", "dave")
 SEED = 13
 
 # Real data are many: what a round takes is capped, so that the demo stays short.
-CAPS = {"train": 800, "validation": 150, "test": 300}
+CAPS = {"train": 600, "validation": 100, "test": 300}
 # Of a folder with more than four, these; tasks that a round of this size can learn.
 PREFERRED = ("tweet_ev_emotion", "isear", "tweet_ev_offensive", "tweet_ev_sentiment")
 
