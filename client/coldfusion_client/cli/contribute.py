@@ -19,14 +19,21 @@ from coldfusion_client.cli.options import (
 from coldfusion_client.cli.session import session
 from coldfusion_shared.finetune.settings import FinetuneSettings
 
-Column = Annotated[str | None, typer.Option(metavar="COLUMN", show_default=False)]
 
-
-def _setting(name: str, metavar: str | None = None, *flags: str) -> Any:
+def setting(name: str, metavar: str | None, *flags: str) -> Any:
+    """Return the option of a finetuning setting; its own description is the help."""
     field = FinetuneSettings.model_fields[name]
-    default = "none" if field.default is None else field.default
-    text = f"{field.description}; by default {default}"
-    return typer.Option(*flags, metavar=metavar, help=text, show_default=False)
+    what = (field.description or "").rstrip(".")
+    default = field.get_default()
+    usual = "" if default is None else f" Default: {default}."
+    help_text = f"{what[:1].upper()}{what[1:]}.{usual}"
+    return typer.Option(*flags, metavar=metavar, help=help_text, show_default=False)
+
+
+def column(what: str) -> Any:
+    """Return the option that names a column."""
+    help_text = f"The column of {what}; by default found by its usual names."
+    return typer.Option(metavar="COLUMN", help=help_text, show_default=False)
 
 
 def contribute(
@@ -39,9 +46,9 @@ def contribute(
             "datasets library. It stays on this machine.",
         ),
     ],
-    text_column: Column = None,
-    text_pair_column: Column = None,
-    label_column: Column = None,
+    text_column: Annotated[str | None, column("the text")] = None,
+    text_pair_column: Annotated[str | None, column("the second text of a pair")] = None,
+    label_column: Annotated[str | None, column("the label")] = None,
     dataset_name: Annotated[
         str | None,
         typer.Option(
@@ -50,15 +57,15 @@ def contribute(
             show_default=False,
         ),
     ] = None,
-    epochs: Annotated[float | None, _setting("epochs", "N")] = None,
-    lr: Annotated[float | None, _setting("lr", "RATE")] = None,
-    batch_size: Annotated[int | None, _setting("batch_size", "N")] = None,
-    max_length: Annotated[int | None, _setting("max_length", "N")] = None,
-    seed: Annotated[int | None, _setting("seed", "N")] = None,
-    max_steps: Annotated[int | None, _setting("max_steps", "N")] = None,
+    epochs: Annotated[float | None, setting("epochs", "N")] = None,
+    lr: Annotated[float | None, setting("lr", "RATE")] = None,
+    batch_size: Annotated[int | None, setting("batch_size", "N")] = None,
+    max_length: Annotated[int | None, setting("max_length", "TOKENS")] = None,
+    seed: Annotated[int | None, setting("seed", "N")] = None,
+    max_steps: Annotated[int | None, setting("max_steps", "N")] = None,
     early_stopping: Annotated[
         bool | None,
-        _setting("early_stopping", None, "--early-stopping/--no-early-stopping"),
+        setting("early_stopping", None, "--early-stopping/--no-early-stopping"),
     ] = None,
     output: Annotated[
         Path | None,

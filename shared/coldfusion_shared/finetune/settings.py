@@ -25,7 +25,7 @@ class FinetuneSettings(BaseModel):
         default=128, description="tokens of an example; what is longer is cut"
     )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
-        default=13, description="of the head's first weights and the order of the examples"
+        default=13, description="random seed of the head's first weights and of the examples' order"
     )
     max_steps: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="stop after this many steps, whatever the epochs say"
