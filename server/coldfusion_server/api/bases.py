@@ -30,7 +30,8 @@ def get_base(
 ) -> Response:
     """Show one base with its manifest. The ETag is the manifest's digest."""
     base = bases.get_base(ctx, model, version, who)
-    etag = f'"{base.digest}"'
+    # The manifest never changes, but whether it is the newest one's does.
+    etag = f'"{base.digest}"' if base.current else f'"{base.digest}-past"'
     if _matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return JSONResponse(base.model_dump(mode="json"), headers={"ETag": etag})
