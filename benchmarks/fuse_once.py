@@ -1,4 +1,4 @@
-"""Fuse model folders by the mean: ``python -m benchmarks.fuse_once OUT BASE MODEL...``."""
+"""Fuse models by the mean: ``python -m benchmarks.fuse_once THREADS OUT BASE MODEL...``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from coldfusion_shared.fusion.engine import Update, fused_file
+from coldfusion_shared.fusion.executor import threads
 from coldfusion_shared.weights.checkpoint import Checkpoint
 
 
-def main(out: Path, base_folder: Path, folders: list[Path]) -> None:
+def main(count: int, out: Path, base_folder: Path, folders: list[Path]) -> None:
     """Write the fused weights and sync them to the disk."""
     base = Checkpoint.from_folder(base_folder)
     updates = [
@@ -18,12 +19,12 @@ def main(out: Path, base_folder: Path, folders: list[Path]) -> None:
         for folder in folders
     ]
     with out.open("wb") as file:
-        for span in fused_file("model.safetensors", base, updates):
+        for span in fused_file("model.safetensors", base, updates, threads(count)):
             file.write(span)
         file.flush()
         os.fsync(file.fileno())
 
 
 if __name__ == "__main__":
-    output, first, *others = map(Path, sys.argv[1:])
-    main(output, first, others)
+    output, first, *others = map(Path, sys.argv[2:])
+    main(int(sys.argv[1]), output, first, others)

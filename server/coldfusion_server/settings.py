@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1)] = Field(
         default=30.0, description="time after which the work of a silent worker is taken over"
     )
+    fuse_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="threads of a fuse; not set: one for each core"
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_json: bool = Field(default=False, description="write logs as JSON lines")
 

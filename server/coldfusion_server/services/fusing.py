@@ -7,6 +7,7 @@ the round's state and its candidate, which is written only when all its objects 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from coldfusion_server.services.lookup import manifest_of
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
 from coldfusion_shared.fusion.engine import Update, fused_file, fused_size
+from coldfusion_shared.fusion.executor import threads
 from coldfusion_shared.fusion.methods import check_parameters, discover
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import FusedContribution, Manifest, ParentBase
@@ -179,9 +181,12 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
         updates = [_update(ctx, stack, base, item) for item in given.contributions]
         total = sum(fused_size(file, base) for file in base.headers)
         progress = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
+        executor = threads(ctx.settings.fuse_threads or os.cpu_count() or 1)
         files = []
         for file in base.headers:
-            stored = ctx.store.put(leases.counted(fused_file(file, base, updates), progress))
+            stored = ctx.store.put(
+                leases.counted(fused_file(file, base, updates, executor), progress)
+            )
             files.append(FileEntry(path=file, size=stored.size, sha256=stored.sha256))
     return cards.with_card(ctx, _manifest(ctx, given, files))
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from coldfusion_shared.errors import InvalidRequest, NonFiniteWeights, UnknownName
 from coldfusion_shared.fusion.engine import Update, fused_file, fused_size
+from coldfusion_shared.fusion.executor import threads
 from coldfusion_shared.fusion.methods import check_parameters, discover
 from coldfusion_shared.weights.checkpoint import CHUNK_ELEMENTS, Checkpoint
 from tests.shared.checkpoints import BFLOAT16, Array, read_file, write_file
@@ -293,3 +294,27 @@ def test_ml_dtypes_bfloat16_rounds_to_even_as_torch_does() -> None:
     values = np.random.default_rng(0).standard_normal(10_000).astype(np.float64)
     theirs = torch.from_numpy(values).to(torch.bfloat16).to(torch.float64).numpy()
     assert np.count_nonzero(values.astype(ml_dtypes.bfloat16).astype(np.float64) != theirs) <= 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_threads_change_no_bit(count: int, files: Files) -> None:
+    rng = np.random.default_rng(count)
+    shapes = {"a.weight": (SIZE,), "b.weight": (3, 5), "c.weight": (CHUNK_ELEMENTS + 1,)}
+    models = [
+        {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+        for _ in range(4)
+    ]
+    base, *others = (files(model) for model in models)
+    updates = updates_of(base, others)
+    alone = fuse(base, updates)
+    spans = fused_file("model-0.safetensors", base, updates, threads(count))
+    assert b"".join(bytes(span) for span in spans) == alone
+
+
+def test_threads_pass_on_what_goes_wrong(files: Files) -> None:
+    values = np.ones(SIZE, np.float32)
+    broken = values.copy()
+    broken[-1] = np.nan
+    base, good, bad = files({"w": values}), files({"w": 2 * values}), files({"w": broken})
+    with pytest.raises(NonFiniteWeights, match="c1"):
+        list(fused_file("model-0.safetensors", base, updates_of(base, [good, bad]), threads(3)))
