@@ -31,7 +31,7 @@ def table(folder: Path, contributions: int, layers: int, repeats: int) -> str:
     }
     for threads in (1, 2):
         arguments = [str(threads), str(out), str(base), *map(str, models)]
-        programs[f"mean, {threads} threads"] = python("benchmarks.fuse_once", *arguments)
+        programs[f"mean, threads: {threads}"] = python("benchmarks.fuse_once", *arguments)
     runs: dict[str, list[Measurement]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, command in programs.items():

@@ -10,7 +10,7 @@ from coldfusion_client.api import Api
 from coldfusion_client.reporting import Reporter
 from coldfusion_shared.errors import ColdFusionError
 
-EVERY_SECONDS = 15.0
+EVERY_SECONDS = 3.0
 
 
 class NewerBase:

@@ -14,7 +14,7 @@ from coldfusion_client.disk import writing
 from coldfusion_client.place import place
 from coldfusion_client.record import Record, read_record, write_record
 from coldfusion_shared.errors import Conflict, InvalidRequest
-from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.weights.digests import file_sha256
 
@@ -34,9 +34,13 @@ class Pulled:
         return {**asdict(self), "path": str(self.path)}
 
 
-def pull(source: Source, model: str, version: str, out: Path | None) -> Pulled:
+def pull(
+    source: Source, model: str, version: str, out: Path | None, *, only_newer: bool = False
+) -> Pulled:
     """
     Bring a base into the folder `out`, by default one of the model's name here.
+
+    With `only_newer` a folder that holds a newer base than the one asked for is left alone.
 
     Raises:
         ModelNotFound, BaseNotFound: there is no such base.
@@ -47,6 +51,9 @@ def pull(source: Source, model: str, version: str, out: Path | None) -> Pulled:
     base = find_base(source.api, model, version)
     folder = (out or Path(model.split("/")[1])).absolute()
     record = _check_folder(folder, model)
+    if only_newer and record is not None and _is_newer(folder, record, base):
+        held = record.manifest
+        return Pulled(model, held.version, folder, record.digest, updated=False)
     updated = record is None or not _is_complete(folder, record, base.digest)
     if record is not None:
         # Hashing takes a while with large models, and only what is replaced can be lost.
@@ -71,6 +78,11 @@ def _check_folder(folder: Path, model: str) -> Record | None:
             f"{folder} {what}; nothing in it was touched.", hint="Name another folder with --out."
         )
     return record
+
+
+def _is_newer(folder: Path, record: Record, base: Base) -> bool:
+    held = int(record.manifest.version[1:])
+    return _is_complete(folder, record, record.digest) and held > int(base.version[1:])
 
 
 def _is_complete(folder: Path, record: Record, digest: str) -> bool:

@@ -10,6 +10,7 @@ from coldfusion_client.bodies import write_contribution
 from coldfusion_client.connection import USER_AGENT
 from coldfusion_client.moves import onto_newest
 from coldfusion_client.record import read_record
+from coldfusion_client.runs import contributed, read_journal
 from coldfusion_client.submission import await_verdict, declaration, send
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.schemas.bases import Base
@@ -32,10 +33,15 @@ def push(
 
     Raises:
         BadModel, IncompatibleWeights: the folder does not hold what can be contributed.
+        AlreadyContributed: `contribute` has sent the model of this folder already.
         BaseOutdated: there is a newer base, and `onto_latest` is false.
         ContributionRejected: it was screened and rejected.
     """
     source.api.whoami()
+    journal = read_journal(folder)
+    # Put onto another base it would be another file, and go into a second round.
+    if journal is not None and journal.model == model and journal.taken:
+        raise contributed(folder, journal)
     made_from = find_base(source.api, model, base or _recorded(folder, model))
 
     def once(onto: Base) -> Contribution:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from coldfusion_client.disk import write_atomically, writing
 from coldfusion_client.journal import Journal, run_key
 from coldfusion_client.lock import locked
-from coldfusion_shared.errors import BaseOutdated, Conflict, InvalidRequest
+from coldfusion_shared.errors import AlreadyContributed, BaseOutdated, Conflict, InvalidRequest
 from coldfusion_shared.schemas.contributions import Contribution
 
 HIDDEN = ".coldfusion"
@@ -77,7 +77,7 @@ def working_on(run: Run) -> Iterator[Run]:
     try:
         with locked(run.folder / HIDDEN / "lock", wait=False):
             # Read again: the process that held it before may just have finished.
-            known = _read(run.folder)
+            known = read_journal(run.folder)
             if known is not None and known.task == run.journal.task:
                 run.journal = known if known.base == run.journal.base else run.journal
             yield run
@@ -129,7 +129,7 @@ def _belongs_to(journal: Journal, base: str) -> bool:
 
 
 def _runs_of(wanted: Journal, folders: list[Path]) -> list[Run]:
-    journals = [(folder.absolute(), _read(folder)) for folder in folders]
+    journals = [(folder.absolute(), read_journal(folder)) for folder in folders]
     runs = [Run(folder, journal) for folder, journal in journals if journal is not None]
     same = [run for run in runs if run.journal.task == wanted.task]
     return sorted(same, key=lambda run: int(run.journal.base[1:]), reverse=True)
@@ -138,7 +138,7 @@ def _runs_of(wanted: Journal, folders: list[Path]) -> list[Run]:
 def _check_free(output: Path, wanted: Journal) -> None:
     if not output.exists():
         return
-    journal = _read(output)
+    journal = read_journal(output)
     if journal is None:
         # A run that was killed before its first word has a hidden folder and no journal.
         if output.is_dir() and {path.name for path in output.iterdir()} <= {HIDDEN}:
@@ -156,9 +156,19 @@ def _check_free(output: Path, wanted: Journal) -> None:
             f"{wanted.base} in another folder: --output DIR",
         )
     else:
-        what = f"holds the model that was finetuned from {journal.base} and contributed"
+        raise contributed(output, journal)
     raise InvalidRequest(
         f"{output} {what}; nothing in it was touched.", hint="Name another one: --output DIR"
+    )
+
+
+def contributed(folder: Path, journal: Journal) -> AlreadyContributed:
+    """Return the error that says that the run in `folder` has been contributed."""
+    name = journal.taken.contribution if journal.taken else None
+    return AlreadyContributed(
+        f"The model in {folder} was finetuned from {journal.base} and contributed, as {name}.",
+        hint="Nothing is left to do for it. To train again on the newest base, name another "
+        "folder: --output DIR",
     )
 
 
@@ -179,7 +189,8 @@ def _hidden(folder: Path) -> None:
         (folder / HIDDEN).mkdir(parents=True, exist_ok=True)
 
 
-def _read(folder: Path) -> Journal | None:
+def read_journal(folder: Path) -> Journal | None:
+    """Return the journal of the run in `folder`; null if there is none."""
     try:
         return Journal.model_validate_json((folder / HIDDEN / "run.json").read_bytes())
     except (OSError, ValidationError):

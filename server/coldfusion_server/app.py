@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 
 from coldfusion_server.api import bases, contributions, events, models, rounds, server, uploads
+from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
 from coldfusion_server.api.responses import add_handlers
 from coldfusion_server.dashboard.install import add_dashboard
@@ -24,9 +26,12 @@ finetune it on data that you keep, send back weights; what is accepted is fused 
 Errors are RFC 9457 problem details with a stable `code`. Send tokens as `Authorization: Bearer`.
 """
 
+PROBLEM = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+# For the document alone: the gate has looked at the token before any route is reached.
+BEARER = HTTPBearer(auto_error=False, description="a token of this Repository")
 ERRORS = {
-    "4XX": {"model": Problem, "description": "what was wrong, and what to do next"},
-    "5XX": {"model": Problem, "description": "what failed here"},
+    "4XX": {"description": "what was wrong, and what to do next", "content": PROBLEM},
+    "5XX": {"description": "what failed here", "content": PROBLEM},
 }
 
 
@@ -56,7 +61,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.state.broker = broker
     for module in (server, models, bases, rounds, contributions, uploads, events):
-        app.include_router(module.router, responses=ERRORS)  # type: ignore[arg-type]
+        app.include_router(module.router, responses=ERRORS, dependencies=[Security(BEARER)])  # type: ignore[arg-type]
     add_handlers(app)
     add_dashboard(app)
     app.add_middleware(Gate, context=context)

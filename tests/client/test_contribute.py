@@ -352,7 +352,7 @@ def test_an_output_of_another_run_is_refused(
     with pytest.raises(errors.InvalidRequest, match="another model, data set"):
         contribute(replace(order, data=Data("other.csv")), source, trainer)
     repository.publish(model_files(1.0))
-    with pytest.raises(errors.InvalidRequest, match="from v0 and contributed"):
+    with pytest.raises(errors.AlreadyContributed, match="from v0 and contributed"):
         contribute(order, source, trainer)
     assert trainer.trained == 1
 

@@ -20,7 +20,8 @@ def pull(
         typer.Option(metavar="DIR", help="Where to; by default a folder of the model's name."),
     ] = None,
     if_newer: Annotated[
-        bool, typer.Option("--if-newer", help="End with 3 if the folder holds that base already.")
+        bool,
+        typer.Option("--if-newer", help="End with 3 if the folder holds that base or a newer one."),
     ] = False,
     server: Server = None,
     as_json: AsJson = False,
@@ -35,7 +36,9 @@ def pull(
         from coldfusion_client.bases import model_name, version_name
         from coldfusion_client.pull import pull as fetch
 
-        pulled = fetch(at.source, model_name(model), version_name(version), out)
+        pulled = fetch(
+            at.source, model_name(model), version_name(version), out, only_newer=if_newer
+        )
         if pulled.updated:
             at.out.say(f"{pulled.model} {pulled.version}, verified:")
         elif version == "latest":

@@ -44,13 +44,15 @@ def session(server: str | None, *, as_json: bool, quiet: bool) -> Iterator[Sessi
     """Open the server that is meant; inside, errors are reported and become exit codes."""
     out = Output(as_json=as_json, quiet=quiet)
     with reported(out):
-        from coldfusion_client.config import choose_server, credentials_file, load_credentials
+        from coldfusion_client import config
 
-        credentials = load_credentials(credentials_file())
-        url = choose_server(server, credentials)
-        with open_api(
-            url, os.environ.get(TOKEN_VARIABLE) or credentials.tokens.get(url), out
-        ) as api:
+        credentials = config.load_credentials(config.credentials_file())
+        url = config.choose_server(server, credentials)
+        # A secret that comes from a file often has a line break at its end.
+        token = os.environ.get(TOKEN_VARIABLE, "").strip() or credentials.tokens.get(url)
+        if token is not None:
+            config.check_token(token)
+        with open_api(url, token, out) as api:
             yield Session(api, out)
 
 

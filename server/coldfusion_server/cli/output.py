@@ -26,7 +26,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def fail(error: ColdFusionError) -> NoReturn:
-    """Print what is wrong and what to do, and leave."""
+    """Print what is wrong and what to do, as JSON where the command was asked for it, and leave."""
+    if "--json" in sys.argv:
+        problem = {"code": error.code, "detail": error.message, "hint": error.hint}
+        typer.echo(json.dumps({"error": problem}, ensure_ascii=False))
     typer.secho(f"Error: {error.message}", err=True, fg=typer.colors.RED)
     if error.hint:
         typer.echo(error.hint, err=True)

@@ -287,7 +287,8 @@ def already_contributed(row: ContributionRow) -> AlreadyContributed:
     return AlreadyContributed(
         f"The same weights were contributed before, as {row.id} (round {row.round.number}, "
         f"{row.state}).",
-        hint="Nothing is left to do; finetune from the newest base to contribute again.",
+        hint="These very weights count once, whoever sends them; finetune from the newest base to "
+        "contribute again.",
     )
 
 

@@ -27,7 +27,8 @@ def find_model(session: Session, name: str, principal: Principal | None) -> Mode
     if row is None or not may_read(row, principal):
         raise ModelNotFound(
             f"There is no model {name[:100]!r} here, or you may not see it.",
-            hint="List what there is with: coldfusion-client models",
+            hint="List what there is with coldfusion-client models, or where the server runs with "
+            "coldfusion-server model list.",
         )
     return row
 

@@ -97,7 +97,8 @@ def make_policy(values: dict[str, Any]) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the policy"
-        raise InvalidRequest(f"The policy cannot be used: {where}: {first['msg']}.") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"The policy cannot be used: {where}: {what}.") from None
 
 
 def to_schema(session: Session, row: ModelRow) -> Model:

@@ -152,10 +152,11 @@ class _Worker(local):
 
     def _add(self, weighted: _Sum, start: int, stop: int, total: Values) -> None:
         term = self.term[: total.size]
-        total[:] = 0
-        for factor, tensor in weighted.terms:
+        for place, (factor, tensor) in enumerate(weighted.terms):
             values = tensor.values(start, stop)
-            if factor == 1:
+            if place == 0:
+                np.multiply(values, factor, out=total, dtype=np.float64)
+            elif factor == 1:
                 np.add(total, values, out=total)
             else:
                 np.multiply(values, factor, out=term, dtype=np.float64)
