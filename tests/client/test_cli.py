@@ -118,6 +118,16 @@ def test_a_token_comes_from_standard_input_or_the_environment(
     assert run("login").code == 0
 
 
+@pytest.mark.parametrize(("token", "code"), [(f"{TOKEN}\n", 0), (f" {TOKEN} ", 0), ("a\nb", 2)])
+def test_a_tokens_line_breaks_never_reach_a_header_or_a_message(
+    token: str, code: int, run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLDFUSION_TOKEN", token)
+    ran = run("status", "--server", url)
+    assert ran.code == code
+    assert "a\nb" not in ran.err and "does not answer" not in ran.err
+
+
 def test_a_token_is_asked_for_without_echo(
     run: Run, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from coldfusion_client.bases import Source
 from coldfusion_client.contribute import Order, Outcome, contribute
 from coldfusion_client.lock import locked
+from coldfusion_client.push import push
 from coldfusion_client.record import read_record
 from coldfusion_client.runs import HIDDEN
 from coldfusion_client.training import Data
@@ -34,6 +35,16 @@ def order() -> Order:
 
 def journal(outcome: Outcome) -> Any:
     return json.loads((outcome.run.folder / HIDDEN / "run.json").read_text())
+
+
+def test_what_was_contributed_is_not_pushed_onto_a_later_base(
+    order: Order, source: Source, trainer: FakeTrainer, repository: Repository
+) -> None:
+    folder = contribute(order, source, trainer).run.folder
+    repository.publish(model_files(1))
+    with pytest.raises(errors.AlreadyContributed, match="contributed, as c0"):
+        push(source, MODEL, folder, None, onto_latest=True, wait=True)
+    assert len(repository.contributions) == 1
 
 
 def test_the_whole_loop(

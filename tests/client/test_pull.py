@@ -60,6 +60,17 @@ def test_a_missing_file_is_put_back(source: Source, out: Path) -> None:
     assert held(out) == model_files()
 
 
+def test_a_newer_base_stays_where_only_newer_ones_are_wanted(
+    source: Source, repository: Repository, out: Path
+) -> None:
+    repository.publish(model_files(1))
+    pull(source, MODEL, "latest", out)
+    kept = pull(source, MODEL, "v0", out, only_newer=True)
+    assert (kept.version, kept.updated) == ("v1", False)
+    assert held(out) == model_files(1)
+    assert pull(source, MODEL, "v0", out).updated
+
+
 def test_an_older_base_is_replaced_and_what_is_not_ours_stays(
     source: Source, repository: Repository, out: Path
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from sqlalchemy import update
 
+from coldfusion_server.db.tables import ModelRow
 from tests.server.repository import MODEL, Repository, tiny_tensors
 from tests.shared.checkpoints import file_bytes
 
@@ -118,3 +120,18 @@ def test_the_model_card_says_how_to_use_the_base(repo: Repository) -> None:
 def test_v1_tells_version_and_time(repo: Repository) -> None:
     assert repo.get("/v1")["time"] == "2026-06-01T12:00:00Z"
     assert repo.get("/v1")["name"] == "coldfusion"
+
+
+def test_the_document_tells_how_errors_come_and_where_the_token_goes(repo: Repository) -> None:
+    document = repo.client().get("/v1/openapi.json").json()
+    answers = document["paths"]["/v1/models/{owner}/{name}"]["get"]["responses"]
+    assert list(answers["4XX"]["content"]) == ["application/problem+json"]
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+
+
+def test_a_base_that_is_the_newest_no_more_has_another_etag(repo: Repository) -> None:
+    before = repo.client().get(BASE).headers["etag"]
+    with repo.ctx.database.write() as session:
+        session.execute(update(ModelRow).values(current=1))
+    after = repo.client().get(BASE)
+    assert after.headers["etag"] != before and not after.json()["current"]
