@@ -160,7 +160,9 @@ def _body_of(server: Server, version: str, model: Path, folder: Path) -> Path:
 
 def _broken_model(client: Client, folder: Path) -> Path:
     """A finetuned model in which one value is not a number."""
-    shutil.copytree(client.home / "run" if (client.home / "run").exists() else _run(client), folder)
+    run = client.home / "run" if (client.home / "run").exists() else _run(client)
+    # Without the run's journal, by which the client would know it again.
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns(".coldfusion"))
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if "dense.weight" in name)
     weights[name].view(-1)[0] = float("nan")
