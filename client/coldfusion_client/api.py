@@ -109,10 +109,6 @@ class Api:
         """Return a round by its number, or the ``open`` one."""
         return self._get(Round, f"/v1/models/{model}/rounds/{number}")
 
-    def close_round(self, model: str, number: int) -> Round:
-        """Close a round now, as a maintainer."""
-        return self._post(Round, f"/v1/models/{model}/rounds/{number}/close")
-
     def contributions(self, model: str, **filters: str | int) -> Iterator[Contribution]:
         """Yield a model's contributions, newest first, by ``round``, ``state``, ``contributor``."""
         return self._pages(Contribution, f"/v1/models/{model}/contributions", filters)

@@ -40,10 +40,6 @@ def settings_of(options: Mapping[str, Any]) -> FinetuneSettings:
         ) from None
 
 
-def _option(where: tuple[int | str, ...]) -> str:
-    return str(where[0]).replace("_", "-")
-
-
 class LocalTrainer:
     """Reads, finetunes and scores with what the extra `train` installs."""
 

@@ -50,10 +50,6 @@ TRANSITIONS: dict[ContributionState, frozenset[ContributionState]] = {
     ContributionState.EXPIRED: frozenset(),
 }
 
-FINAL: frozenset[ContributionState] = frozenset(
-    state for state in ContributionState if not TRANSITIONS[state]
-)
-
 
 def check_transition(current: ContributionState, target: ContributionState) -> None:
     """Raise `InvalidTransition` unless `TRANSITIONS` allows going from `current` to `target`."""
