@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +114,12 @@ def get_file(
     raise FileNotInBase(f"{name} {base.version} has no file {path[:200]!r}.")
 
 
-def open_weights(ctx: Context, manifest: Manifest) -> Checkpoint:
-    """Open the weights of a base in the store."""
+def open_weights(ctx: Context, files: Iterable[FileEntry]) -> Checkpoint:
+    """Open the weights among `files`, those of a base, in the store."""
     return Checkpoint(
         {
             file.path: ctx.store.source(file.sha256)
-            for file in manifest.files
+            for file in files
             if file.path.endswith(".safetensors")
         }
     )
@@ -168,7 +168,6 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         for start, stop in chunks(tensor.span.elements):
             if not np.isfinite(tensor.values(start, stop)).all():
                 raise NonFiniteWeights(f"Tensor {name!r} holds NaN or infinity.", tensors=[name])
-            tensor.release(start, stop)
 
 
 def _store_file(ctx: Context, path: Path, name: str) -> FileEntry:

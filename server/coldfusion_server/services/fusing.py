@@ -8,10 +8,11 @@ the round's state and its candidate, which is written only when all its objects 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import repeat
 
 import structlog
 from sqlalchemy import or_, select, update
@@ -20,17 +21,30 @@ from sqlalchemy.orm import Session
 from coldfusion_server.db.tables import BaseRow, ContributionRow, ModelRow, RoundRow
 from coldfusion_server.services import bases, cards, contributions, leases, rounds
 from coldfusion_server.services.context import SOFTWARE, Context
-from coldfusion_server.services.lookup import manifest_of
+from coldfusion_server.services.lookup import find_base, manifest_of
+from coldfusion_server.storage import ObjectWriter
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
-from coldfusion_shared.fusion.engine import Update, fused_file, fused_size
+from coldfusion_shared.fusion.engine import Onto, Piece, fused
 from coldfusion_shared.fusion.executor import threads
-from coldfusion_shared.fusion.methods import check_parameters, discover
+from coldfusion_shared.fusion.plan import Plan, make_plan, phases
+from coldfusion_shared.fusion.updates import FullUpdate, Update
+from coldfusion_shared.fusion.views import (
+    MASTER,
+    WEIGHTS,
+    View,
+    master_view,
+    needs_master,
+    state_views,
+    weights_view,
+)
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import FusedContribution, Manifest, ParentBase
 from coldfusion_shared.schemas.files import FileEntry
-from coldfusion_shared.schemas.models import Policy
+from coldfusion_shared.schemas.recipes import Recipe
+from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint
+from coldfusion_shared.weights.header import ITEM_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +62,13 @@ class Input:
     number: int
     base: Manifest
     base_digest: str
-    policy: Policy
+    origin: Manifest
+    recipe: Recipe
     contributions: list[FusedContribution]
+
+
+# The stored files of a fuse by the view that they belong to.
+Stored = dict[str, list[FileEntry]]
 
 
 def fuse_next(ctx: Context, holder: str) -> bool:
@@ -133,10 +152,6 @@ def _read_input(ctx: Context, round_id: int) -> Input:
         base = session.scalars(
             select(BaseRow).where(BaseRow.model_id == model.id, BaseRow.number == row.base_number)
         ).one()
-        policy = rounds.policy_in_force(model, row)
-        accepted = _accepted(session, row)
-        parameters = check_parameters(policy.method, policy.parameters)
-        weights = discover()[policy.method].weights(parameters, len(accepted))
         return Input(
             round_id=row.id,
             round_number=row.number,
@@ -144,7 +159,8 @@ def _read_input(ctx: Context, round_id: int) -> Input:
             number=row.base_number + 1,
             base=manifest_of(base),
             base_digest=base.digest,
-            policy=policy,
+            origin=manifest_of(find_base(session, model, "v0")),
+            recipe=rounds.policy_in_force(model, row).recipe(),
             contributions=[
                 FusedContribution(
                     id=item.id,
@@ -153,9 +169,9 @@ def _read_input(ctx: Context, round_id: int) -> Input:
                         FileEntry(path=file.path, size=file.size, sha256=file.sha256)
                         for file in item.files
                     ],
-                    weight=weight,
+                    weight=None,
                 )
-                for item, weight in zip(accepted, weights, strict=True)
+                for item in _accepted(session, row)
             ],
         )
 
@@ -177,24 +193,77 @@ def _accepted(session: Session, row: RoundRow) -> list[ContributionRow]:
 def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     """Fuse into the store and return the candidate's manifest."""
     with ExitStack() as stack:
-        base = stack.enter_context(bases.open_weights(ctx, given.base))
+        base = stack.enter_context(bases.open_weights(ctx, given.base.files))
         updates = [_update(ctx, stack, base, item) for item in given.contributions]
-        total = sum(fused_size(file, base) for file in base.headers)
-        progress = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
+        shared = body(base.spans())
+        size = sum(span.elements * ITEM_BYTES[span.dtype] for span in shared.values())
+        total = len(phases(given.recipe)) * len(updates) * size
+        renewal = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
         executor = threads(ctx.settings.fuse_threads or os.cpu_count() or 1)
-        files = []
-        for file in base.headers:
-            stored = ctx.store.put(
-                leases.counted(fused_file(file, base, updates, executor), progress)
-            )
-            files.append(FileEntry(path=file, size=stored.size, sha256=stored.sha256))
-    return cards.with_card(ctx, _manifest(ctx, given, files))
+
+        def progress(phase: str, done: int) -> None:
+            renewal(done)
+
+        plan = make_plan(shared, updates, given.recipe, executor, progress=progress)
+        onto = _onto(ctx, stack, given, base)
+        pieces = fused(plan, onto, _views(plan, base), executor, progress)
+        stored = _store(ctx, stack, pieces)
+    return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
 
 
 def _update(ctx: Context, stack: ExitStack, base: Checkpoint, item: FusedContribution) -> Update:
     sources = {file.path: ctx.store.source(file.sha256) for file in item.files}
     weights = stack.enter_context(Checkpoint(sources))
-    return Update(id=item.id, weights=weights, base=base, weight=item.weight)
+    return Update(item.id, FullUpdate(weights.tensors, base.tensors))
+
+
+def _onto(ctx: Context, stack: ExitStack, given: Input, base: Checkpoint) -> Onto:
+    """Open what the step is added to: the master, where the published weights are coarser."""
+
+    def opened(files: list[FileEntry]) -> Checkpoint:
+        return stack.enter_context(bases.open_weights(ctx, files))
+
+    state: dict[str, list[FileEntry]] = {}
+    if _continues(given):
+        for file in given.base.optimizer_state:
+            name, path = file.path.split("/", 1)
+            state.setdefault(name, []).append(file.model_copy(update={"path": path}))
+    return Onto(
+        base=opened(given.base.master) if given.base.master else base,
+        origin=opened(given.origin.files) if given.recipe.pull else None,
+        state={name: opened(files) for name, files in state.items()},
+        steps=given.base.optimizer_steps if state else 0,
+    )
+
+
+def _continues(given: Input) -> bool:
+    """Return whether the optimizer's state is that of this recipe's optimizer."""
+    before = given.base.recipe
+    return before is not None and before.optimizer == given.recipe.optimizer
+
+
+def _views(plan: Plan, base: Checkpoint) -> list[View]:
+    weights = weights_view(base.spans())
+    masters = [master_view(base.spans())] if needs_master(weights) else []
+    return [weights, *masters, *state_views(plan.kinds.optimizer.state, plan.spans)]
+
+
+def _store(ctx: Context, stack: ExitStack, pieces: Iterable[Piece]) -> Stored:
+    """Write the pieces into objects; none of them exists before all of them are whole."""
+    writers: dict[tuple[str, str], ObjectWriter] = {}
+    for piece in pieces:
+        key = (piece.view, piece.file)
+        if key not in writers:
+            writers[key] = ctx.store.open_object()
+            stack.callback(writers[key].abort)
+        writers[key].write(piece.data)
+    stored: Stored = {}
+    for (view, file), writer in writers.items():
+        entry = writer.commit()
+        path = file if view in (WEIGHTS, MASTER) else f"{view}/{file}"
+        found = FileEntry(path=path, size=entry.size, sha256=entry.sha256)
+        stored.setdefault(view, []).append(found)
+    return stored
 
 
 def _reporter(round_id: int, total: int) -> Callable[[Session, int], None]:
@@ -208,9 +277,11 @@ def _reporter(round_id: int, total: int) -> Callable[[Session, int], None]:
     return report
 
 
-def _manifest(ctx: Context, given: Input, weights: list[FileEntry]) -> Manifest:
+def _manifest(ctx: Context, given: Input, plan: Plan, stored: Stored) -> Manifest:
     """Describe the candidate: new weights, all other files the base's, but for the card."""
-    written = {file.path: file for file in weights}
+    written = {file.path: file for file in stored[WEIGHTS]}
+    weights = plan.mean_weights
+    states = [file for name in plan.kinds.optimizer.state for file in stored.get(name, [])]
     return Manifest(
         model=given.model,
         version=f"v{given.number}",
@@ -222,9 +293,19 @@ def _manifest(ctx: Context, given: Input, weights: list[FileEntry]) -> Manifest:
         ],
         parent=ParentBase(version=given.base.version, digest=given.base_digest),
         round=given.round_number,
-        method=given.policy.method,
-        parameters=given.policy.parameters,
-        contributions=given.contributions,
+        recipe=given.recipe,
+        server_lr=plan.server_lr,
+        contributions=[
+            item.model_copy(update={"weight": weight})
+            for item, weight in zip(
+                given.contributions, weights or repeat(None), strict=weights is not None
+            )
+        ],
+        master=stored.get(MASTER, []),
+        optimizer_state=states,
+        optimizer_steps=(given.base.optimizer_steps if _continues(given) else 0) + 1
+        if states
+        else 0,
         software=SOFTWARE,
     )
 

@@ -18,7 +18,8 @@ from coldfusion_server.services.lookup import find_model, policy_of
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import InvalidRequest, ModelExists
-from coldfusion_shared.fusion.methods import check_parameters
+from coldfusion_shared.fusion.methods import CoordinateMethod
+from coldfusion_shared.fusion.plan import kinds
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.common import Page, check_model_name
@@ -45,7 +46,7 @@ def create_model(
         ModelExists: the name is taken.
     """
     _check_new(ctx, name)
-    check_parameters(policy.method, policy.parameters)
+    check_policy(policy)
     now = ctx.now()
     files = bases.store_folder(ctx, folder)
     manifest = Manifest(
@@ -99,6 +100,38 @@ def make_policy(values: dict[str, Any]) -> Policy:
         where = ".".join(str(part) for part in first["loc"]) or "the policy"
         what = first["msg"].removeprefix("Value error, ")
         raise InvalidRequest(f"The policy cannot be used: {where}: {what}.") from None
+
+
+def check_policy(policy: Policy) -> None:
+    """
+    Check that rounds of `policy` can be fused.
+
+    Raises:
+        UnknownName: there is no such method or optimizer.
+        InvalidRequest: a parameter is out of range, or a round may have too few contributions.
+    """
+    recipe = policy.recipe()
+    kind = kinds(recipe)
+    fewest, most = kind.method.minimum(kind.parameters), kind.method.maximum
+    if policy.min_contributions < fewest:
+        raise InvalidRequest(
+            f"The fusion method {recipe.method!r} needs at least {fewest} contributions with these "
+            f"parameters; min_contributions is {policy.min_contributions}."
+        )
+    if most is not None and policy.max_contributions != most:
+        raise InvalidRequest(
+            f"The fusion method {recipe.method!r} takes {most} contributions; "
+            f"set max_contributions to {most}."
+        )
+    if isinstance(kind.method, CoordinateMethod):
+        lacking = "Fisher information" if kind.method.needs_fisher else None
+    else:
+        lacking = "a score of every candidate" if kind.method.needs_score else None
+    if lacking is not None:
+        raise InvalidRequest(
+            f"The fusion method {recipe.method!r} needs {lacking}, which a round does not have.",
+            hint="coldfusion-server fuse can use it; coldfusion-server methods lists the others.",
+        )
 
 
 def to_schema(session: Session, row: ModelRow) -> Model:

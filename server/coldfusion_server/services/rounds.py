@@ -16,6 +16,7 @@ from coldfusion_server.services.lookup import find_model, find_round, policy_of
 from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import RoundNotClosable, StateConflict
+from coldfusion_shared.fusion.plan import kinds
 from coldfusion_shared.rounds import (
     RoundState,
     check_transition,
@@ -103,7 +104,7 @@ def close_by_hand(ctx: Context, name: str, number: str, principal: Principal | N
     Close a round now, with what it has.
 
     Raises:
-        RoundNotClosable: it has no accepted contribution.
+        RoundNotClosable: it has no accepted contribution, or too few for the fusion method.
         StateConflict: it is closed already.
     """
     require(principal, Role.MAINTAINER)
@@ -112,11 +113,7 @@ def close_by_hand(ctx: Context, name: str, number: str, principal: Principal | N
         row = _locked(session, find_round(session, model, number).id)
         if row.state != RoundState.OPEN:
             raise StateConflict(f"Round {row.number} of {name} is {row.state}, not open.")
-        if not count(session, row.id, ContributionState.ACCEPTED):
-            raise RoundNotClosable(
-                f"Round {row.number} of {name} has no accepted contribution yet.",
-                hint=f"See what is on its way: coldfusion-client status {name}",
-            )
+        _check_enough(model, row, count(session, row.id, ContributionState.ACCEPTED))
         _close(session, ctx.now(), model, row)
         return to_schema(session, model, row)
 
@@ -158,6 +155,18 @@ def count(session: Session, round_id: int, *states: ContributionState) -> int:
         .where(ContributionRow.round_id == round_id, ContributionRow.state.in_(states))
     )
     return number or 0
+
+
+def _check_enough(model: ModelRow, row: RoundRow, accepted: int) -> None:
+    recipe = policy_of(model).recipe()
+    kind = kinds(recipe)
+    fewest = kind.method.minimum(kind.parameters)
+    if accepted < fewest:
+        have = "no accepted contribution" if not accepted else f"{accepted} accepted"
+        raise RoundNotClosable(
+            f"Round {row.number} of {model.name} has {have} yet; {recipe.method} needs {fewest}.",
+            hint=f"See what is on its way: coldfusion-client status {model.name}",
+        )
 
 
 def policy_in_force(model: ModelRow, row: RoundRow) -> Policy:

@@ -67,7 +67,7 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
     except DigestMismatch as error:
         _decide(ctx, contribution, lease, Screening([_corrupt(error)], None), again=True)
     else:
-        with bases.open_weights(ctx, manifest) as base:
+        with bases.open_weights(ctx, manifest.files) as base:
             outcome = screen(ctx.store.source(sha256), base, renewal)
         _decide(ctx, contribution, lease, outcome)
     ctx.store.discard_upload(key)

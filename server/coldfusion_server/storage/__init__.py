@@ -45,6 +45,24 @@ class PartWriter(Protocol):
         """Forget what was written; harmless after `commit`."""
 
 
+class ObjectWriter(Protocol):
+    """An object on its way in. It exists only once it is committed."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; raises `StorageFull`."""
+
+    def commit(self, expect: str | None = None) -> StoredObject:
+        """
+        Keep the bytes under their own digest, durably; the same bytes again are no-op.
+
+        Raises:
+            DigestMismatch: the digest is not `expect`; nothing is kept.
+        """
+
+    def abort(self) -> None:
+        """Forget what was written; harmless after `commit`."""
+
+
 class ObjectStore(Protocol):
     """
     What a backend must do. Digests are 64 hexadecimal digits; upload keys are plain names.
@@ -60,6 +78,9 @@ class ObjectStore(Protocol):
         Raises:
             DigestMismatch: the digest is not `expect`; nothing is kept.
         """
+
+    def open_object(self) -> ObjectWriter:
+        """Begin an object whose bytes come bit by bit."""
 
     def exists(self, digest: str) -> bool:
         """Return whether the object is there."""

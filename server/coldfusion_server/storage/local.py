@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from coldfusion_server.storage import PartWriter, StoredObject, StoredPart
+from coldfusion_server.storage import ObjectWriter, PartWriter, StoredObject, StoredPart
 from coldfusion_shared.errors import DigestMismatch, StorageFull, StorageUnavailable
 from coldfusion_shared.weights.checkpoint import ByteSource, FileSource
 from coldfusion_shared.weights.digests import BLOCK_BYTES
@@ -37,23 +37,17 @@ class LocalStore:
 
     def put(self, chunks: Iterable[bytes | memoryview], expect: str | None = None) -> StoredObject:
         """Store the bytes of `chunks` under their own digest."""
-        partial = self._partial()
-        digest = hashlib.sha256()
+        writer = self.open_object()
         try:
-            with named_errors(self.root), partial.open("wb") as file:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    file.write(chunk)
-                _sync(file)
-                size = file.tell()
-            sha256 = digest.hexdigest()
-            if expect is not None and sha256 != expect:
-                raise DigestMismatch(f"The bytes have the SHA-256 {sha256}, declared was {expect}.")
-            with named_errors(self.root):
-                _rename(partial, self._path(sha256))
+            for chunk in chunks:
+                writer.write(chunk)
+            return writer.commit(expect)
         finally:
-            partial.unlink(missing_ok=True)
-        return StoredObject(sha256, size)
+            writer.abort()
+
+    def open_object(self) -> ObjectWriter:
+        """Begin an object in a temporary file."""
+        return _LocalObject(self._partial(), self.objects)
 
     def exists(self, digest: str) -> bool:
         """Return whether the object is there."""
@@ -129,7 +123,7 @@ class LocalStore:
         self.delete(stored.sha256)
 
     def _path(self, digest: str) -> Path:
-        return self.objects / digest[:2] / digest
+        return object_path(self.objects, digest)
 
     def _partial(self) -> Path:
         return self.temporary / secrets.token_hex(16)
@@ -144,6 +138,40 @@ class LocalStore:
                     entry = (path.stat().st_mtime_ns, path)
                     newest[int(path.stem)] = max(entry, newest.get(int(path.stem), entry))
         return [(number, path) for number, (_, path) in sorted(newest.items())]
+
+
+class _LocalObject:
+    """An object that is written to a temporary file and renamed to its digest."""
+
+    def __init__(self, partial: Path, objects: Path) -> None:
+        self.partial = partial
+        self.objects = objects
+        self.digest = hashlib.sha256()
+        self.size = 0
+        with named_errors(objects):
+            self.file = partial.open("wb")
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append to the temporary file."""
+        self.digest.update(data)
+        self.size += len(data)
+        with named_errors(self.objects):
+            self.file.write(data)
+
+    def commit(self, expect: str | None = None) -> StoredObject:
+        """Sync and rename."""
+        sha256 = self.digest.hexdigest()
+        if expect is not None and sha256 != expect:
+            raise DigestMismatch(f"The bytes have the SHA-256 {sha256}, declared was {expect}.")
+        with named_errors(self.objects):
+            _sync(self.file)
+            self.file.close()
+            _rename(self.partial, object_path(self.objects, sha256))
+        return StoredObject(sha256, self.size)
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        _abandon(self.file, self.partial)
 
 
 class _LocalPart:
@@ -182,10 +210,19 @@ class _LocalPart:
 
     def abort(self) -> None:
         """Remove the temporary file."""
-        # Closing writes what is left, which a full disk refuses once more.
-        with suppress(OSError):
-            self.file.close()
-        self.partial.unlink(missing_ok=True)
+        _abandon(self.file, self.partial)
+
+
+def object_path(objects: Path, digest: str) -> Path:
+    """Return the file of the object with that digest."""
+    return objects / digest[:2] / digest
+
+
+def _abandon(file: BinaryIO, partial: Path) -> None:
+    # Closing writes what is left, which a full disk refuses once more.
+    with suppress(OSError):
+        file.close()
+    partial.unlink(missing_ok=True)
 
 
 def _sync(file: BinaryIO) -> None:

@@ -1,16 +1,17 @@
 """
-The fuse itself: one streaming pass over a fixed grid of chunks, never a whole model in memory.
+Carrying a plan out: one streaming pass over a fixed grid of chunks, never a whole model in memory.
 
-    theta_new = theta_base + sum_c w_c * (theta_c - theta_{b(c)})
+    theta_new = (1 - pull) * (theta_base + eta * step(d)) + pull * theta_0
 
-summed in float64 and rounded once to the base's dtype. Everything is defined on updates, so
-contributions made from different bases fuse by the same code.
+with d the fused update, summed in float64 and rounded once to each dtype that is written. The
+results come in the order of the files, headers first, so they can go to a file or an upload as
+they are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import local
 from typing import Any
 
@@ -19,15 +20,21 @@ import numpy.typing as npt
 
 from coldfusion_shared.errors import NonFiniteWeights
 from coldfusion_shared.fusion.executor import Executor, Serial
-from coldfusion_shared.weights.body import body
-from coldfusion_shared.weights.checkpoint import (
-    CHUNK_ELEMENTS,
-    NUMPY_DTYPES,
-    Checkpoint,
-    StoredTensor,
-    chunks,
+from coldfusion_shared.fusion.methods import Block, CoordinateMethod
+from coldfusion_shared.fusion.optimizers import Moment
+from coldfusion_shared.fusion.plan import FUSING, Plan, Progress
+from coldfusion_shared.fusion.updates import (
+    MAX_BLOCK_ELEMENTS,
+    Doubles,
+    Scratch,
+    Update,
+    block_elements,
+    load_stack,
+    non_finite,
 )
-from coldfusion_shared.weights.header import TensorSpan, build_header
+from coldfusion_shared.fusion.views import View
+from coldfusion_shared.weights.checkpoint import NUMPY_DTYPES, Checkpoint, StoredTensor, chunks
+from coldfusion_shared.weights.header import TensorSpan
 
 Values = npt.NDArray[Any]
 
@@ -36,124 +43,211 @@ CANCELLED = 1e-12
 
 
 @dataclass(frozen=True)
-class Update:
+class Onto:
     """
-    One contribution on its way into the fuse.
+    What a fuse starts from beside the updates.
 
     Attributes:
-        id: the contribution's name, for messages.
-        weights: its body.
-        base: the base that it was finetuned from.
-        weight: the factor of its update in the fused update.
+        base: what the step is added to: the line's master, where it has one.
+        origin: the pretrained model; needed where the recipe pulls towards it.
+        state: the server optimizer's tensors after the last round, by their names in it; empty at
+            its first step.
+        steps: number of steps that the optimizer has made.
     """
 
-    id: str
-    weights: Checkpoint
     base: Checkpoint
-    weight: float
+    origin: Checkpoint | None = None
+    state: Mapping[str, Checkpoint] = field(default_factory=dict)
+    steps: int = 0
 
 
-def fused_file(
-    file: str, base: Checkpoint, updates: Sequence[Update], executor: Executor | None = None
-) -> Iterator[memoryview]:
+@dataclass(frozen=True)
+class Piece:
+    """The next bytes of one file of one view."""
+
+    view: str
+    file: str
+    data: memoryview
+
+
+def fused(
+    plan: Plan,
+    onto: Onto,
+    views: Sequence[View],
+    executor: Executor | None = None,
+    progress: Progress = lambda phase, size: None,
+) -> Iterator[Piece]:
     """
-    Yield the bytes of one weights file of the fused base, in order, header first.
+    Carry out `plan` and yield the bytes of all files of all views, file after file.
 
     Tensors outside the body (heads, integers) are the base's own.
 
     Args:
-        file: the name of the file, one of `base.headers`.
-        base: what the fused update is added to.
-        updates: in the order of the manifest, so that the same sum is taken every time.
+        plan: from `make_plan`.
+        onto: what the step is added to.
+        views: what is written: the weights, perhaps a master, the optimizer's state.
         executor: works on the chunks; null: this thread. It changes no bit of the result.
+        progress: told how many bytes of updates were read.
 
     Raises:
         NonFiniteWeights: the result holds NaN or infinity; the contribution at fault is named.
     """
-    tensors = base.headers[file].tensors
-    yield memoryview(build_header((span.name, span.dtype, span.shape) for span in tensors))
-    tasks = _tasks(tensors, base, updates)
-    for values in (executor or Serial()).map(_Worker().fuse, tasks):
-        yield values.view(np.uint8).data
-
-
-def _tasks(
-    tensors: Sequence[TensorSpan], base: Checkpoint, updates: Sequence[Update]
-) -> Iterator[_Task]:
-    shared = body(base.spans())
-    for span in tensors:
-        fused = _weighted_sum(span.name, base, updates) if span.name in shared else None
-        for start, stop in chunks(span.elements):
-            yield _Task(base.tensors[span.name], start, stop, fused, updates)
-
-
-def fused_size(file: str, base: Checkpoint) -> int:
-    """Return the number of bytes that `fused_file` yields."""
-    tensors = base.headers[file].tensors
-    header = build_header((span.name, span.dtype, span.shape) for span in tensors)
-    return len(header) + sum(span.stop - span.start for span in tensors)
+    worker = _Worker(plan, onto, views)
+    for file, header in onto.base.headers.items():
+        present = [view for view in views if view.has(header.tensors)]
+        for view in present:
+            yield Piece(view.name, file, memoryview(view.header(header.tensors)))
+        tasks = _tasks(plan, onto, header.tensors)
+        for task, results in (executor or Serial()).map(worker, tasks):
+            for name, values in results.items():
+                yield Piece(name, file, values.view(np.uint8).data)
+            progress(FUSING, task.bytes_read)
 
 
 @dataclass(frozen=True)
 class _Sum:
     """
-    One tensor of the fused base as a weighted sum of stored tensors, each read once.
+    One tensor as a weighted sum of stored tensors, each read once, and of updates that are not.
 
     Attributes:
         terms: factor and tensor.
+        updates: factor and update.
         divisor: what the sum is divided by in the end.
     """
 
     terms: list[tuple[float, StoredTensor]]
-    divisor: int
+    updates: list[tuple[float, Update]]
+    divisor: int = 1
 
 
-def _weighted_sum(name: str, base: Checkpoint, updates: Sequence[Update]) -> _Sum:
+@dataclass(frozen=True)
+class _Task:
+    """A chunk of one tensor; `sum` is null outside the body and for coordinate methods."""
+
+    tensor: StoredTensor
+    start: int
+    stop: int
+    in_body: bool
+    sum: _Sum | None
+    bytes_read: int
+
+
+def _tasks(plan: Plan, onto: Onto, tensors: Sequence[TensorSpan]) -> Iterator[_Task]:
+    for span in tensors:
+        in_body, weighted = span.name in plan.spans, None
+        if in_body and plan.weights is not None:
+            weighted = _weighted_sum(plan, onto, span)
+        width = np.dtype(NUMPY_DTYPES[span.dtype]).itemsize * (in_body and len(plan.updates))
+        for start, stop in chunks(span.elements):
+            size = (stop - start) * width
+            yield _Task(onto.base.tensors[span.name], start, stop, in_body, weighted, size)
+
+
+def _is_plain(plan: Plan) -> bool:
+    """Return whether the step is the fused update itself, so that all is one sum."""
+    return plan.recipe.optimizer == "none"
+
+
+def _weighted_sum(plan: Plan, onto: Onto, span: TensorSpan) -> _Sum:
     """
-    Write base + sum of weight * (weights - own base) as a sum of stored tensors.
+    Write one tensor as a sum of stored tensors: the new base, or d where an optimizer comes after.
 
-    A base whose factors cancel out is not read at all: for the mean of contributions made from the
-    round's own base, nothing is left but the contributions.
+    A tensor whose factors cancel out is not read at all: for the mean of contributions made from
+    the round's own base, nothing is left but the contributions.
     """
-    count = len(updates)
+    weights = plan.tensor_weights(span.name)
+    factors = [
+        float(weight) * update.discount
+        for weight, update in zip(weights, plan.updates, strict=True)
+    ]
+    plain = _is_plain(plan)
+    pull = plan.recipe.pull if plain else 0.0
+    if plain:
+        factors = [factor * plan.server_lr * (1 - pull) for factor in factors]
     # Of K = 6 float32 values with one exponent every sixth mean lies half-way between two others,
     # and only a division by K itself, not a product with the rounded 1 / K, stays half-way.
-    equal = all(update.weight == 1 / count for update in updates)
-    divisor = count if equal else 1
-    factors: dict[Checkpoint, float] = {base: float(divisor)}
-    for update in updates:
-        weight = 1.0 if equal else update.weight
-        factors[update.base] = factors.get(update.base, 0.0) - weight
-        factors[update.weights] = factors.get(update.weights, 0.0) + weight
-    terms = [(factor, source.tensors[name]) for source, factor in factors.items()]
-    return _Sum([term for term in terms if abs(term[0]) > CANCELLED], divisor)
+    count = len(factors)
+    divisor = count if all(factor == 1 / count for factor in factors) and not pull else 1
+    if divisor > 1:
+        factors = [1.0] * count
+    total: dict[int, float] = {}
+    tensors: dict[int, StoredTensor] = {}
+    unstored: list[tuple[float, Update]] = []
+
+    def add(factor: float, tensor: StoredTensor) -> None:
+        tensors[id(tensor)] = tensor
+        total[id(tensor)] = total.get(id(tensor), 0.0) + factor
+
+    if plain:
+        add(divisor * (1 - pull), onto.base.tensors[span.name])
+    if pull:
+        assert onto.origin is not None, "a pull needs the pretrained model"
+        add(pull, onto.origin.tensors[span.name])
+    for factor, update in zip(factors, plan.updates, strict=True):
+        parts = update.reader.terms(span)
+        if parts is None:
+            unstored.append((factor / update.discount, update))
+            continue
+        for sign, tensor in parts:
+            add(sign * factor, tensor)
+    terms = [(total[key], tensors[key]) for key in total if abs(total[key]) > CANCELLED]
+    return _Sum(terms, [term for term in unstored if term[0]], divisor)
 
 
 class _Worker(local):
-    """One thread's sums, in buffers that it uses again and again."""
+    """One thread's arithmetic, in buffers that it uses again and again."""
 
-    def __init__(self) -> None:
-        self.total = np.empty(CHUNK_ELEMENTS)
-        self.term = np.empty(CHUNK_ELEMENTS)
+    def __init__(self, plan: Plan, onto: Onto, views: Sequence[View]) -> None:
+        self.plan = plan
+        self.onto = onto
+        self.views = views
+        self.scratch = Scratch()
+        self.total = np.empty(MAX_BLOCK_ELEMENTS)
+        self.term = np.empty(MAX_BLOCK_ELEMENTS)
+        self.row = np.empty(MAX_BLOCK_ELEMENTS, np.float32)
+        self.block = MAX_BLOCK_ELEMENTS
+        if isinstance(plan.kinds.method, CoordinateMethod):
+            self.block = block_elements(len(plan.taken))
 
-    def fuse(self, task: _Task) -> Values:
-        """Return elements `start` to `stop` of one fused tensor, in the base's dtype."""
-        if task.sum is None:
-            return task.base.values(task.start, task.stop)
-        total = self.total[: task.stop - task.start]
+    def __call__(self, task: _Task) -> tuple[_Task, dict[str, Values]]:
+        """Return a chunk's values in each view, in the view's dtype."""
+        span = task.tensor.span
+        views = [view for view in self.views if span.name in view.dtypes]
+        results: dict[str, Values] = {
+            view.name: np.empty(task.stop - task.start, NUMPY_DTYPES[view.dtypes[span.name]])
+            for view in views
+        }
         # An overflow becomes infinite, which is caught below and not by a warning.
         with np.errstate(over="ignore", invalid="ignore"):
-            self._add(task.sum, task.start, task.stop, total)
-            total /= task.sum.divisor
-            fused: Values = total.astype(NUMPY_DTYPES[task.base.span.dtype])
-            if not np.isfinite(fused).all():
-                raise _non_finite(task)
-        return fused
+            for start in range(task.start, task.stop, self.block):
+                stop = min(start + self.block, task.stop)
+                values = self._values(task, start, stop)
+                for view in views:
+                    part = results[view.name][start - task.start : stop - task.start]
+                    part[:] = values.get(view.name, values["weights"])
+                    if task.in_body and not np.isfinite(part).all():
+                        raise self._non_finite(span, start, stop)
+        return task, results
 
-    def _add(self, weighted: _Sum, start: int, stop: int, total: Values) -> None:
-        term = self.term[: total.size]
+    def _values(self, task: _Task, start: int, stop: int) -> dict[str, Values]:
+        """Return the new weights, and the optimizer's new state, of a block."""
+        if not task.in_body:
+            return {"weights": task.tensor.values(start, stop)}
+        plan = self.plan
+        if task.sum is not None and _is_plain(plan):
+            return {"weights": self._summed(task.sum, task, start, stop)}
+        if task.sum is not None:
+            update = self._summed(task.sum, task, start, stop)
+        else:
+            update = self._combined(task, start, stop)
+        step, state = self._step(task, start, stop, update)
+        return {"weights": self._moved(task, start, stop, step), **state}
+
+    def _summed(self, weighted: _Sum, task: _Task, start: int, stop: int) -> Doubles:
+        total, term = self.total[: stop - start], self.term[: stop - start]
+        total[:] = 0
         for place, (factor, tensor) in enumerate(weighted.terms):
-            values = tensor.values(start, stop)
+            values = tensor.values(start, stop, self.scratch.raw(stop - start))
             if place == 0:
                 np.multiply(values, factor, out=total, dtype=np.float64)
             elif factor == 1:
@@ -161,30 +255,80 @@ class _Worker(local):
             else:
                 np.multiply(values, factor, out=term, dtype=np.float64)
                 np.add(total, term, out=total)
-            tensor.release(start, stop)
+        for factor, update in weighted.updates:
+            row = self.row[: stop - start]
+            update.read(task.tensor.span, start, stop, row, self.scratch)
+            np.multiply(row, factor, out=term, dtype=np.float64)
+            np.add(total, term, out=total)
+        if weighted.divisor > 1:
+            total /= weighted.divisor
+        return total
+
+    def _combined(self, task: _Task, start: int, stop: int) -> Doubles:
+        plan, span = self.plan, task.tensor.span
+        assert isinstance(plan.kinds.method, CoordinateMethod), "all others have a sum"
+        stack = load_stack(plan.taken, span, start, stop, self.scratch)
+        if not np.isfinite(stack).all():
+            raise self._non_finite(span, start, stop)
+        fisher = None
+        if plan.kinds.method.needs_fisher:
+            fisher = np.stack([_fisher(update, span, start, stop) for update in plan.taken])
+        block = Block(
+            stack=stack,
+            prior=np.array([update.prior for update in plan.taken], float),
+            count=len(plan.updates),
+            prepared=plan.prepared.get(span.name),
+            fisher=fisher,
+        )
+        combined: Doubles = plan.kinds.method.combine(plan.kinds.parameters, block).astype(
+            np.float64
+        )
+        return combined
+
+    def _step(
+        self, task: _Task, start: int, stop: int, update: Doubles
+    ) -> tuple[Doubles, dict[str, Doubles]]:
+        plan, name = self.plan, task.tensor.span.name
+        state = {
+            kept: self.onto.state[kept].tensors[name].values(start, stop).astype(np.float64)
+            if self.onto.state
+            else np.zeros(stop - start)
+            for kept in plan.kinds.optimizer.state
+        }
+        moment = Moment(update, state, self.onto.steps + 1, plan.scale)
+        return plan.kinds.optimizer.step(plan.kinds.optimizer_parameters, moment)
+
+    def _moved(self, task: _Task, start: int, stop: int, step: Doubles) -> Doubles:
+        moved: Doubles = step * self.plan.server_lr
+        moved += task.tensor.values(start, stop, self.scratch.raw(stop - start))
+        pull = self.plan.recipe.pull
+        if pull:
+            assert self.onto.origin is not None, "a pull needs the pretrained model"
+            origin = self.onto.origin.tensors[task.tensor.span.name].values(start, stop)
+            moved *= 1 - pull
+            moved += origin.astype(np.float64) * pull
+        return moved
+
+    def _non_finite(self, span: TensorSpan, start: int, stop: int) -> NonFiniteWeights:
+        row = np.empty(stop - start, np.float32)
+        for update in self.plan.updates:
+            update.read(span, start, stop, row, self.scratch)
+            if not np.isfinite(row).all():
+                return non_finite(update, span)
+        return NonFiniteWeights(
+            f"The fused tensor {span.name!r} leaves the range of its dtype.",
+            hint="Lower the server learning rate, or clip the updates (norm_clipped_mean).",
+            tensors=[span.name],
+        )
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A chunk of one tensor; outside the body, which has no sum, it is the base's own."""
-
-    base: StoredTensor
-    start: int
-    stop: int
-    sum: _Sum | None
-    updates: Sequence[Update]
-
-
-def _non_finite(task: _Task) -> NonFiniteWeights:
-    name = task.base.span.name
-    for update in task.updates:
-        theirs, before = update.weights.tensors[name], update.base.tensors[name]
-        delta = theirs.values(task.start, task.stop).astype(np.float64)
-        delta -= before.values(task.start, task.stop)
-        if not np.isfinite(delta).all():
-            return NonFiniteWeights(
-                f"Contribution {update.id} has NaN or infinity in tensor {name!r}.", tensors=[name]
-            )
-    return NonFiniteWeights(
-        f"The fused tensor {name!r} leaves the range of its dtype.", tensors=[name]
-    )
+def _fisher(update: Update, span: TensorSpan, start: int, stop: int) -> Values:
+    assert update.fisher is not None, "checked when the plan was made"
+    values: Values = update.fisher[span.name].values(start, stop).astype(np.float32)
+    if not (values >= 0).all() or not np.isfinite(values).all():
+        raise NonFiniteWeights(
+            f"The Fisher information of contribution {update.id} is negative or not finite "
+            f"in tensor {span.name!r}.",
+            tensors=[span.name],
+        )
+    return values

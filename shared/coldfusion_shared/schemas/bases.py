@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat
 
@@ -18,6 +18,7 @@ from coldfusion_shared.schemas.common import (
     Version,
 )
 from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.recipes import Recipe
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -35,7 +36,10 @@ class FusedContribution(Response):
     id: str
     contributor: str
     files: list[FileEntry]
-    weight: float = Field(description="factor of its update in the fused update")
+    weight: float | None = Field(
+        description="factor of its update in the fused update, over tensors the mean by their "
+        "sizes; null where the method works value by value"
+    )
 
 
 class Manifest(Response):
@@ -48,9 +52,20 @@ class Manifest(Response):
     files: list[FileEntry]
     parent: ParentBase | None = Field(description="null for v0")
     round: int | None = Field(description="number of the round; null for v0")
-    method: str | None = None
-    parameters: dict[str, Any] = {}
+    recipe: Recipe | None = Field(default=None, description="how it was fused; null for v0")
+    server_lr: float | None = Field(
+        default=None, description="factor of the fused update that was in force; null for v0"
+    )
     contributions: list[FusedContribution] = []
+    master: list[FileEntry] = Field(
+        default=[],
+        description="the weights in float32, which the next round is fused onto; empty where the "
+        "published weights are no coarser",
+    )
+    optimizer_state: list[FileEntry] = Field(
+        default=[], description="the server optimizer's tensors, by <name>/<weights file>"
+    )
+    optimizer_steps: int = Field(default=0, description="steps that the server optimizer has made")
     source: str | None = Field(default=None, description="where v0 came from")
     software: str = Field(description="program and version that wrote it")
 

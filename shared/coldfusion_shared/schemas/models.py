@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from coldfusion_shared.schemas.common import ModelName, Request, Response, Version
+from coldfusion_shared.schemas.common import ModelName, Response, Version
+from coldfusion_shared.schemas.recipes import Recipe
 
 
-class Policy(Request):
+class Policy(Recipe):
     """How a model's rounds close and how they are fused."""
 
     min_contributions: Annotated[int, Field(ge=1, le=10_000)] = Field(
@@ -26,14 +27,16 @@ class Policy(Request):
         description="a round that has its minimum closes this long after it opened; null: no "
         "waiting for time",
     )
-    method: str = Field(default="mean", description="fusion method", examples=["mean"])
-    parameters: dict[str, Any] = Field(default={}, description="the method's parameters")
 
     @model_validator(mode="after")
     def _maximum_reaches_minimum(self) -> Policy:
         if self.max_contributions is not None and self.max_contributions < self.min_contributions:
             raise ValueError("max_contributions is smaller than min_contributions")
         return self
+
+    def recipe(self) -> Recipe:
+        """Return the part that says how a round is fused."""
+        return Recipe.model_validate({name: getattr(self, name) for name in Recipe.model_fields})
 
 
 class Model(Response):

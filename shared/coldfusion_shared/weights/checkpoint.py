@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
+from weakref import finalize
 
 import ml_dtypes
 import numpy as np
@@ -29,62 +30,65 @@ NUMPY_DTYPES: dict[str, npt.DTypeLike] = {
     "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 
-# Small enough that a chunk of each input and the float64 sums stay in a core's own cache.
+# What one task of a pass over a model works on; the grid is the same on every machine.
 CHUNK_ELEMENTS = 2**17
 
 
 class ByteSource(Protocol):
-    """Immutable bytes that can be read by range: a file, later an object in a store."""
+    """Immutable bytes that can be read by range, by many threads: a file, an object in a store."""
 
     @property
     def size(self) -> int:
         """Bytes in all."""
 
-    def read(self, start: int, stop: int) -> memoryview:
-        """Return the bytes from `start` to `stop`; valid until `close`."""
+    def read_into(self, start: int, buffer: memoryview) -> None:
+        """
+        Fill `buffer`, of bytes, with what stands from `start` on.
 
-    def release(self, start: int, stop: int) -> None:
-        """Say that the bytes from `start` to `stop` are not needed again soon."""
+        Raises:
+            MalformedWeights: there are fewer bytes than there were at first.
+        """
 
     def close(self) -> None:
         """Give back what is held."""
 
 
 class FileSource:
-    """A memory-mapped file whose pages are given back once they were read."""
+    """
+    A file, read by position.
+
+    Not memory-mapped: a file that shrinks under a mapping kills the process, here it is an error.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Map the file at `path`."""
+        """Open the file at `path`."""
         self.path = path
-        with path.open("rb") as file:
-            self._size = path.stat().st_size
-            # An empty file cannot be mapped.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self._size else None
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._size = os.fstat(self._file).st_size
+        self._close = finalize(self, os.close, self._file)
 
     @property
     def size(self) -> int:
         """Bytes in all."""
         return self._size
 
-    def read(self, start: int, stop: int) -> memoryview:
-        """Return the bytes from `start` to `stop`, mapped, not copied."""
-        if self._map is None:
-            return memoryview(b"")
-        return memoryview(self._map)[start:stop]
-
-    def release(self, start: int, stop: int) -> None:
-        """Give the pages between `start` and `stop` back to the system."""
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        if self._map is not None and stop > first and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)
+    def read_into(self, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with what stands from `start` on."""
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self._file, [buffer[done:]], start + done)
+            if not count:
+                raise MalformedWeights(
+                    f"The file {self.path.name} became shorter while it was read.",
+                    hint="Let whatever writes it finish, then run the command again.",
+                )
+            done += count
 
     def close(self) -> None:
-        """
-        Forget the mapping.
-
-        Not `mmap.close`, which refuses while an array still looks at it; the last one frees it.
-        """
-        self._map = None
+        """Close the file."""
+        self._close()
+        # The number may be another file's by now.
+        self._file = -1
 
 
 @dataclass(frozen=True)
@@ -94,16 +98,22 @@ class StoredTensor:
     span: TensorSpan
     source: ByteSource
 
-    def values(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Return elements `start` to `stop` of the flattened tensor, in its own dtype, (n,)."""
-        item = ITEM_BYTES[self.span.dtype]
-        raw = self.source.read(self.span.start + start * item, self.span.start + stop * item)
-        return np.frombuffer(raw, dtype=NUMPY_DTYPES[self.span.dtype])
+    def values(
+        self, start: int, stop: int, buffer: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[Any]:
+        """
+        Return elements `start` to `stop` of the flattened tensor, in its own dtype, (n,).
 
-    def release(self, start: int, stop: int) -> None:
-        """Say that elements `start` to `stop` are not needed again soon."""
+        Args:
+            start: first element.
+            stop: the element after the last one.
+            buffer: where the bytes go, long enough for them; null: new memory.
+        """
         item = ITEM_BYTES[self.span.dtype]
-        self.source.release(self.span.start + start * item, self.span.start + stop * item)
+        size = (stop - start) * item
+        raw = np.empty(size, np.uint8) if buffer is None else buffer[:size]
+        self.source.read_into(self.span.start + start * item, raw.data)
+        return raw.view(NUMPY_DTYPES[self.span.dtype])
 
 
 class Checkpoint:
@@ -153,14 +163,20 @@ class Checkpoint:
         return {name: tensor.span for name, tensor in self.tensors.items()}
 
     def _add(self, file: str, source: ByteSource) -> None:
-        prefix = bytes(source.read(0, min(8, source.size)))
+        prefix = _first(source, min(8, source.size))
         end = 8 + header_length(prefix, source.size)
-        header = parse_header(bytes(source.read(0, end)), source.size)
+        header = parse_header(_first(source, end), source.size)
         for span in header.tensors:
             if span.name in self.tensors:
                 raise MalformedWeights(f"Two files hold a tensor {span.name!r}.")
             self.tensors[span.name] = StoredTensor(span, source)
         self.headers[file] = header
+
+
+def _first(source: ByteSource, count: int) -> bytes:
+    raw = bytearray(count)
+    source.read_into(0, memoryview(raw))
+    return bytes(raw)
 
 
 def chunks(elements: int) -> Iterator[tuple[int, int]]:

@@ -96,7 +96,6 @@ def _stored(tensors: list[StoredTensor]) -> Spans:
     for tensor in tensors:
         for start, stop in chunks(tensor.span.elements):
             yield tensor.values(start, stop)
-            tensor.release(start, stop)
 
 
 def _rebased(
@@ -108,8 +107,6 @@ def _rebased(
             theirs, before, ours = (source.values(start, stop) for source in sources)
             moved = ours.astype(np.float64) + (theirs.astype(np.float64) - before)
             yield moved.astype(NUMPY_DTYPES[span.dtype])
-            for source in sources:
-                source.release(start, stop)
 
 
 def _write(out: Path, header: bytes, spans: Spans, progress: Progress) -> None:

@@ -16,9 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coldfusion_shared.errors import InvalidRequest, NonFiniteWeights, UnknownName
-from coldfusion_shared.fusion.engine import Update, fused_file, fused_size
-from coldfusion_shared.fusion.executor import threads
-from coldfusion_shared.fusion.methods import check_parameters, discover
+from coldfusion_shared.fusion.engine import Onto, fused
+from coldfusion_shared.fusion.executor import Executor, Serial, threads
+from coldfusion_shared.fusion.methods import check_parameters
+from coldfusion_shared.fusion.plan import make_plan
+from coldfusion_shared.fusion.updates import FullUpdate, Update
+from coldfusion_shared.fusion.views import weights_view
+from coldfusion_shared.schemas.recipes import Recipe
+from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import CHUNK_ELEMENTS, Checkpoint
 from tests.shared.checkpoints import BFLOAT16, Array, read_file, write_file
 
@@ -56,18 +61,30 @@ def files(tmp_path: Path, stack: ExitStack) -> Files:
     return Files(tmp_path, stack)
 
 
-def fuse(base: Checkpoint, updates: list[Update], file: str = "model-0.safetensors") -> bytes:
-    raw = b"".join(bytes(span) for span in fused_file(file, base, updates))
-    assert len(raw) == fused_size(file, base)
+MEAN = Recipe()
+
+
+def fuse(
+    base: Checkpoint,
+    updates: list[Update],
+    file: str = "model-0.safetensors",
+    recipe: Recipe = MEAN,
+    executor: Executor | None = None,
+) -> bytes:
+    plan = make_plan(body(base.spans()), updates, recipe, executor or Serial())
+    view = weights_view(base.spans())
+    pieces = fused(plan, Onto(base), [view], executor)
+    raw = b"".join(bytes(piece.data) for piece in pieces if piece.file == file)
+    assert len(raw) == view.size(base.headers[file].tensors)
     return raw
 
 
+def update_of(base: Checkpoint, model: Checkpoint, name: str = "c0", prior: float = 1.0) -> Update:
+    return Update(name, FullUpdate(model.tensors, base.tensors), prior)
+
+
 def updates_of(base: Checkpoint, models: list[Checkpoint]) -> list[Update]:
-    weights = discover()["mean"].weights(check_parameters("mean", {}), len(models))
-    return [
-        Update(id=f"c{i}", weights=model, base=base, weight=weight)
-        for i, (model, weight) in enumerate(zip(models, weights, strict=True))
-    ]
+    return [update_of(base, model, f"c{i}") for i, model in enumerate(models)]
 
 
 def torch_mean(arrays: list[Array], dtype: np.dtype[Any]) -> Array:
@@ -228,9 +245,10 @@ def test_a_model_of_three_files_keeps_its_files(files: Files) -> None:
 def test_updates_count_from_their_own_base(files: Files) -> None:
     newest = files({"w": np.full(9, 10, np.float32)})
     older = files({"w": np.full(9, 1, np.float32)})
-    first = Update("first", files({"w": np.full(9, 14, np.float32)}), newest, 0.5)
-    second = Update("second", files({"w": np.full(9, 3, np.float32)}), older, 0.25)
-    read = read_file(fuse(newest, [first, second]))
+    first = update_of(newest, files({"w": np.full(9, 14, np.float32)}), "first", 0.5)
+    second = update_of(older, files({"w": np.full(9, 3, np.float32)}), "second", 0.25)
+    recipe = Recipe(method="weighted_mean", parameters={"normalize": False})
+    read = read_file(fuse(newest, [first, second], recipe=recipe))
     assert np.array_equal(read["w"], np.full(9, 10 + 0.5 * 4 + 0.25 * 2, np.float32))
 
 
@@ -264,7 +282,7 @@ def test_a_fused_value_beyond_its_dtype_is_an_error(dtype: Any, sent: Any, files
     largest = float(np.finfo(dtype).max)
     base = files({"w": np.full(3, largest, dtype)})
     older = files({"w": np.full(3, -largest, dtype)})
-    update = Update("big", files({"w": np.full(3, largest, sent)}), older, 1.0)
+    update = update_of(older, files({"w": np.full(3, largest, sent)}))
     with pytest.raises(NonFiniteWeights):
         fuse(base, [update])
 
@@ -274,13 +292,6 @@ def test_a_signalling_nan_is_found_like_any_other(files: Files) -> None:
     base = files({"w": np.ones(2, np.float32)})
     with pytest.raises(NonFiniteWeights, match="c0"):
         fuse(base, updates_of(base, [files({"w": bits.view(np.float32)})]))
-
-
-def test_mean_weights_are_equal_and_sum_to_one() -> None:
-    for count in range(1, 40):
-        weights = discover()["mean"].weights(check_parameters("mean", {}), count)
-        assert len(set(weights)) == 1
-        assert abs(sum(weights) - 1) < 1e-12
 
 
 def test_unknown_methods_and_parameters_are_refused_by_name() -> None:
@@ -307,8 +318,7 @@ def test_threads_change_no_bit(count: int, files: Files) -> None:
     base, *others = (files(model) for model in models)
     updates = updates_of(base, others)
     alone = fuse(base, updates)
-    spans = fused_file("model-0.safetensors", base, updates, threads(count))
-    assert b"".join(bytes(span) for span in spans) == alone
+    assert fuse(base, updates, executor=threads(count)) == alone
 
 
 def test_threads_pass_on_what_goes_wrong(files: Files) -> None:
@@ -317,4 +327,4 @@ def test_threads_pass_on_what_goes_wrong(files: Files) -> None:
     broken[-1] = np.nan
     base, good, bad = files({"w": values}), files({"w": 2 * values}), files({"w": broken})
     with pytest.raises(NonFiniteWeights, match="c1"):
-        list(fused_file("model-0.safetensors", base, updates_of(base, [good, bad]), threads(3)))
+        fuse(base, updates_of(base, [good, bad]), executor=threads(3))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from coldfusion_shared.fusion.methods import Parameters, WeightMethod, methods
+import numpy as np
+
+from coldfusion_shared.fusion.methods import Facts, Parameters, WeightMethod, methods
+from coldfusion_shared.fusion.updates import Doubles
 
 
 class MeanParameters(Parameters):
     """The mean has none."""
 
 
-def mean_weights(_: MeanParameters, count: int) -> list[float]:
-    """Return ``1 / count`` for each of `count` updates."""
-    return [1.0 / count] * count
+def mean_weights(_: MeanParameters, facts: Facts) -> Doubles:
+    """Return ``1 / K`` for each update."""
+    return np.full(facts.count, 1 / facts.count)
 
 
 methods.register("mean")(
@@ -20,5 +23,6 @@ methods.register("mean")(
         paper="https://arxiv.org/abs/2212.01378",
         parameters=MeanParameters,
         weights=mean_weights,
+        needs_gram=False,
     )
 )

@@ -1,0 +1,257 @@
+"""
+The Gram matrix of the updates, and all that follows from it without reading them again.
+
+``G[i, j] = <Delta_i, Delta_j>``, for each tensor and in all. Norms, cosines and distances are
+functions of it, and so are the weights of every weight method. One pass over the updates, which
+also counts zeros and agreeing signs and finds what is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import local
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from coldfusion_shared.errors import InvalidRequest
+from coldfusion_shared.fusion.executor import Executor
+from coldfusion_shared.fusion.updates import (
+    Doubles,
+    Floats,
+    Scratch,
+    Update,
+    block_elements,
+    load_stack,
+    non_finite,
+)
+from coldfusion_shared.weights.checkpoint import chunks
+from coldfusion_shared.weights.header import ITEM_BYTES, TensorSpan
+
+Counts = npt.NDArray[np.int64]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class TensorGram:
+    """
+    What one pass learns about one tensor of K updates.
+
+    Attributes:
+        products: inner products, (K, K), float64.
+        nonzero: number of values that are not zero, (K,).
+        agreement: sum over the coordinates of the absolute sum of the signs.
+        elements: number of coordinates.
+    """
+
+    products: Doubles
+    nonzero: Counts
+    agreement: int
+    elements: int
+
+    def __add__(self, other: TensorGram) -> TensorGram:
+        return TensorGram(
+            self.products + other.products,
+            self.nonzero + other.nonzero,
+            self.agreement + other.agreement,
+            self.elements + other.elements,
+        )
+
+
+@dataclass(frozen=True)
+class Gram:
+    """
+    The Gram matrix of K updates, by tensor.
+
+    Attributes:
+        ids: the contributions, in the order of rows and columns.
+        tensors: by name.
+    """
+
+    ids: tuple[str, ...]
+    tensors: Mapping[str, TensorGram]
+
+    @cached_property
+    def whole(self) -> TensorGram:
+        """Sum over all tensors."""
+        return sum(self.tensors.values(), _nothing(len(self.ids)))
+
+    @property
+    def total(self) -> Doubles:
+        """Inner products of the whole updates, (K, K)."""
+        return self.whole.products
+
+    @cached_property
+    def norms(self) -> Doubles:
+        """Euclidean norms of the whole updates, (K,)."""
+        return norms(self.total)
+
+    @cached_property
+    def cosines(self) -> Doubles:
+        """Cosines between the whole updates, (K, K)."""
+        return cosines(self.total)
+
+    @cached_property
+    def squared_distances(self) -> Doubles:
+        """Squared Euclidean distances between the whole updates, (K, K)."""
+        squares = np.diag(self.total)
+        distances = squares[:, None] + squares[None, :] - 2 * self.total
+        np.fill_diagonal(distances, 0)
+        return np.maximum(distances, 0)
+
+    @property
+    def sparsity(self) -> Doubles:
+        """Share of the values that are exactly zero, (K,)."""
+        return 1 - self.whole.nonzero / max(1, self.whole.elements)
+
+    @property
+    def sign_agreement(self) -> float:
+        """Mean agreement of the signs, weighted by non-zero values: 1 when all signs agree."""
+        return self.whole.agreement / max(1, int(self.whole.nonzero.sum()))
+
+
+def norms(products: Doubles) -> Doubles:
+    """Return the norms of vectors with the inner products `products`: (K, K) to (K,)."""
+    lengths: Doubles = np.sqrt(np.maximum(np.diag(products), 0))
+    return lengths
+
+
+def cosines(products: Doubles) -> Doubles:
+    """Return cosines, (K, K); 0 with a vector of length 0, and 1 on the diagonal."""
+    lengths = norms(products)
+    scale = np.outer(lengths, lengths)
+    found = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    np.fill_diagonal(found, 1)
+    clipped: Doubles = np.clip(found, -1, 1)
+    return clipped
+
+
+def gram_pass(
+    spans: Mapping[str, TensorSpan],
+    updates: Sequence[Update],
+    executor: Executor,
+    progress: Progress = lambda _: None,
+) -> Gram:
+    """
+    Read all updates once and return their Gram matrix.
+
+    Args:
+        spans: the base's body.
+        updates: in the order of rows and columns.
+        executor: works on the chunks; it changes no bit of the result.
+        progress: called with the number of bytes of each chunk, over all updates.
+
+    Raises:
+        NonFiniteWeights: an update holds NaN or infinity; the contribution is named.
+    """
+    return _pass(spans, updates, executor, progress, _all_products)
+
+
+def extend_gram(
+    gram: Gram,
+    spans: Mapping[str, TensorSpan],
+    updates: Sequence[Update],
+    executor: Executor,
+    progress: Progress = lambda _: None,
+) -> Gram:
+    """
+    Add the last of `updates` to `gram`, which has those before it; each is read once.
+
+    Only the new column is multiplied out. Arguments and errors as in `gram_pass`.
+    """
+    if gram.ids != tuple(update.id for update in updates[:-1]):
+        raise InvalidRequest("The Gram matrix is not that of the contributions before the last.")
+    column = _pass(spans, updates, executor, progress, _last_products)
+    tensors = {}
+    for name, found in column.tensors.items():
+        products = found.products
+        products[:-1, :-1] = gram.tensors[name].products
+        tensors[name] = TensorGram(products, found.nonzero, found.agreement, found.elements)
+    return Gram(column.ids, tensors)
+
+
+Products = Callable[[Doubles], Doubles]
+
+
+def _all_products(stack: Doubles) -> Doubles:
+    products: Doubles = stack @ stack.T
+    return products
+
+
+def _last_products(stack: Doubles) -> Doubles:
+    products = np.zeros((len(stack), len(stack)))
+    products[-1, :] = products[:, -1] = stack @ stack[-1]
+    return products
+
+
+@dataclass(frozen=True)
+class _Task:
+    span: TensorSpan
+    start: int
+    stop: int
+
+
+def _pass(
+    spans: Mapping[str, TensorSpan],
+    updates: Sequence[Update],
+    executor: Executor,
+    progress: Progress,
+    products: Products,
+) -> Gram:
+    worker = _Worker(updates, products)
+    found = {name: _nothing(len(updates)) for name in spans}
+    # One thread a product: how many share it would decide the order of its sums.
+    with threadpool_limits(1, "blas"):
+        for task, part in executor.map(worker, _tasks(spans)):
+            found[task.span.name] += part
+            progress(len(updates) * part.elements * ITEM_BYTES[task.span.dtype])
+    return Gram(tuple(update.id for update in updates), found)
+
+
+def _tasks(spans: Mapping[str, TensorSpan]) -> Iterator[_Task]:
+    for span in spans.values():
+        for start, stop in chunks(span.elements):
+            yield _Task(span, start, stop)
+
+
+def _nothing(count: int) -> TensorGram:
+    return TensorGram(np.zeros((count, count)), np.zeros(count, np.int64), 0, 0)
+
+
+class _Worker(local):
+    """One thread's products, in buffers that it uses again and again."""
+
+    def __init__(self, updates: Sequence[Update], products: Products) -> None:
+        self.updates = updates
+        self.products = products
+        self.scratch = Scratch()
+        # Half of what fits, because the products are taken of float64.
+        self.block = block_elements(2 * len(updates))
+        self.doubles = np.empty((len(updates), self.block))
+
+    def __call__(self, task: _Task) -> tuple[_Task, TensorGram]:
+        found = _nothing(len(self.updates))
+        for start in range(task.start, task.stop, self.block):
+            stop = min(start + self.block, task.stop)
+            found += self._block(load_stack(self.updates, task.span, start, stop, self.scratch))
+        # A float32 squared is always within float64: what is not finite here never was.
+        finite = np.isfinite(np.diag(found.products))
+        if not finite.all():
+            raise non_finite(self.updates[int(np.argmin(finite))], task.span)
+        return task, found
+
+    def _block(self, stack: Floats) -> TensorGram:
+        doubles = self.doubles[:, : stack.shape[1]]
+        # NaN and infinity are found by the caller, not by a warning.
+        with np.errstate(invalid="ignore"):
+            doubles[:] = stack
+            products = self.products(doubles)
+            positive, negative = stack > 0, stack < 0
+        signs = np.subtract(positive.view(np.int8), negative.view(np.int8))
+        nonzero = np.array([np.count_nonzero(row) for row in signs], np.int64)
+        kind = np.int8 if len(stack) < 128 else np.int32
+        agreement = int(np.abs(signs.sum(axis=0, dtype=kind)).sum(dtype=np.int64))
+        return TensorGram(products, nonzero, agreement, stack.shape[1])

@@ -1,0 +1,99 @@
+"""Krum and Multi-Krum: keep the updates that lie closest to their neighbours."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from coldfusion_shared.fusion.methods import Facts, Parameters, WeightMethod, methods
+from coldfusion_shared.fusion.updates import Doubles
+
+PAPER = "https://papers.nips.cc/paper/6617-machine-learning-with-adversaries"
+
+
+class KrumParameters(Parameters):
+    """Parameters of `krum`."""
+
+    byzantine: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="number f of contributions that may be hostile; null: as many as K allows",
+    )
+
+
+class MultiKrumParameters(KrumParameters):
+    """Parameters of `multi_krum`."""
+
+    keep: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="number of contributions to keep; null: K - f"
+    )
+
+
+def minimum(parameters: KrumParameters) -> int:
+    """Return 2 f + 3, below which f hostile contributions can win."""
+    return 2 * (parameters.byzantine or 0) + 3
+
+
+def multi_minimum(parameters: MultiKrumParameters) -> int:
+    """Return 2 f + 3, or the number to keep where that is more."""
+    return max(minimum(parameters), parameters.keep or 0)
+
+
+def assumed_byzantine(parameters: KrumParameters, count: int) -> int:
+    """Return f: what was asked for, or the largest that `count` contributions allow."""
+    return (count - 3) // 2 if parameters.byzantine is None else parameters.byzantine
+
+
+def krum_scores(squared_distances: Doubles, byzantine: int) -> Doubles:
+    """
+    Return for each update the sum of its smallest squared distances to the others; low is good.
+
+    Args:
+        squared_distances: between the updates, (K, K).
+        byzantine: f; the K - f - 2 nearest are summed, but at least one.
+    """
+    count = len(squared_distances)
+    others = squared_distances + np.diag(np.full(count, np.inf))
+    nearest = max(1, count - byzantine - 2)
+    scores: Doubles = np.sort(others, axis=1)[:, :nearest].sum(axis=1)
+    return scores
+
+
+def krum_weights(parameters: KrumParameters, facts: Facts) -> Doubles:
+    """Return 1 for the update with the best score."""
+    return _kept(parameters, facts, 1)
+
+
+def multi_krum_weights(parameters: MultiKrumParameters, facts: Facts) -> Doubles:
+    """Return ``1 / keep`` for the updates with the best scores."""
+    keep = parameters.keep or facts.count - assumed_byzantine(parameters, facts.count)
+    return _kept(parameters, facts, keep)
+
+
+def _kept(parameters: KrumParameters, facts: Facts, keep: int) -> Doubles:
+    byzantine = assumed_byzantine(parameters, facts.count)
+    scores = krum_scores(facts.known_gram.squared_distances, byzantine)
+    weights = np.zeros(facts.count)
+    weights[np.argsort(scores, kind="stable")[:keep]] = 1 / keep
+    return weights
+
+
+methods.register("krum")(
+    WeightMethod(
+        summary="the one update that lies closest to its neighbours",
+        paper=PAPER,
+        parameters=KrumParameters,
+        weights=krum_weights,
+        minimum=minimum,
+    )
+)
+methods.register("multi_krum")(
+    WeightMethod(
+        summary="mean of the updates that lie closest to their neighbours",
+        paper=PAPER,
+        parameters=MultiKrumParameters,
+        weights=multi_krum_weights,
+        minimum=multi_minimum,
+    )
+)

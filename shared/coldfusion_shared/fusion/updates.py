@@ -1,0 +1,181 @@
+"""
+Updates: what each contribution did to its own base, wherever and in whatever form it is kept.
+
+They are the engine's one currency. Full weights are one form; whatever can give the values of a
+span of a tensor can be another, and no method sees the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import local
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coldfusion_shared.errors import NonFiniteWeights
+from coldfusion_shared.weights.checkpoint import StoredTensor
+from coldfusion_shared.weights.header import TensorSpan
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Term = tuple[float, StoredTensor]
+
+# A stack of this many values stays in a core's own cache.
+STACK_ELEMENTS = 2**18
+MAX_BLOCK_ELEMENTS = 2**15
+MIN_BLOCK_ELEMENTS = 2**11
+
+
+class Scratch(local):
+    """One thread's buffers, used again and again."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._raw = np.empty(0, np.uint8)
+        self._stack = np.empty(0, np.float32)
+        self._place: tuple[str, int, int] | None = None
+        self._before: dict[int, npt.NDArray[Any]] = {}
+
+    def raw(self, elements: int) -> npt.NDArray[np.uint8]:
+        """Return a buffer for `elements` values of any dtype; the next call returns the same."""
+        if self._raw.size < 8 * elements:
+            self._raw = np.empty(8 * elements, np.uint8)
+        return self._raw
+
+    def stack(self, count: int, elements: int) -> Floats:
+        """Return an array of shape (count, elements); the next call returns the same memory."""
+        if self._stack.size < count * elements:
+            self._stack = np.empty(count * elements, np.float32)
+        return self._stack[: count * elements].reshape(count, elements)
+
+    def before(self, tensor: StoredTensor, start: int, stop: int) -> npt.NDArray[Any]:
+        """
+        Return a span of a base, float32 or float64, (n,); read once for all that start from it.
+
+        The values must not be changed.
+        """
+        place = (tensor.span.name, start, stop)
+        if place != self._place:
+            self._place = place
+            self._before.clear()
+        key = id(tensor)
+        if key not in self._before:
+            values = tensor.values(start, stop)
+            narrow = values.dtype.itemsize < 4
+            self._before[key] = values.astype(np.float32) if narrow else values
+        return self._before[key]
+
+
+class UpdateReader(Protocol):
+    """Where the values of one update come from; used by several threads at once."""
+
+    def read(self, span: TensorSpan, start: int, stop: int, out: Floats, scratch: Scratch) -> None:
+        """
+        Write elements `start` to `stop` of the flattened update of a tensor into `out`.
+
+        Args:
+            span: the tensor, as the base describes it.
+            start: first element.
+            stop: the element after the last one.
+            out: shape (stop - start,), contiguous.
+            scratch: this thread's buffers.
+        """
+
+    def terms(self, span: TensorSpan) -> list[Term] | None:
+        """Return the update as a weighted sum of stored tensors; null where it is not one."""
+
+
+@dataclass(frozen=True)
+class FullUpdate:
+    """
+    The update of a model that was uploaded whole: its weights less those that it started from.
+
+    Attributes:
+        weights: its body, under the base's names.
+        base: the base that it was finetuned from, which may be an older one.
+    """
+
+    weights: Mapping[str, StoredTensor]
+    base: Mapping[str, StoredTensor]
+
+    def read(self, span: TensorSpan, start: int, stop: int, out: Floats, scratch: Scratch) -> None:
+        """Subtract, in float32, or in float64 where one of the two is float64."""
+        before = scratch.before(self.base[span.name], start, stop)
+        values = self.weights[span.name].values(start, stop, scratch.raw(stop - start))
+        if values.dtype.itemsize < 4:
+            out[:] = values
+            values = out
+        np.subtract(values, before, out=out, casting="same_kind")
+
+    def terms(self, span: TensorSpan) -> list[Term]:
+        """Weights less base."""
+        return [(1.0, self.weights[span.name]), (-1.0, self.base[span.name])]
+
+
+@dataclass(frozen=True)
+class Update:
+    """
+    One contribution on its way into the fuse.
+
+    Attributes:
+        id: the contribution's name, for messages and reports.
+        reader: gives the values of its update.
+        prior: its weight before the method has looked, at least 0; set by maintainers.
+        age: rounds that passed between its base and the one that is fused onto.
+        discount: factor of the update, from its age.
+        fisher: diagonal of its Fisher information, for the methods that use one.
+    """
+
+    id: str
+    reader: UpdateReader
+    prior: float = 1.0
+    age: int = 0
+    discount: float = 1.0
+    fisher: Mapping[str, StoredTensor] | None = None
+
+    def read(self, span: TensorSpan, start: int, stop: int, out: Floats, scratch: Scratch) -> None:
+        """Write elements `start` to `stop` of the update, discounted, into `out`, (n,)."""
+        self.reader.read(span, start, stop, out, scratch)
+        if self.discount != 1:
+            np.multiply(out, np.float32(self.discount), out=out)
+
+
+def discounted(updates: Sequence[Update], exponent: float) -> list[Update]:
+    """Return `updates` with the discount ``(1 + age) ** -exponent``."""
+    return [replace(update, discount=(1 + update.age) ** -exponent) for update in updates]
+
+
+def block_elements(count: int) -> int:
+    """Return how many coordinates of `count` updates are worked on at a time, a power of two."""
+    fitting = 2 ** ((STACK_ELEMENTS // max(1, count)).bit_length() - 1) if count else 0
+    return max(MIN_BLOCK_ELEMENTS, min(MAX_BLOCK_ELEMENTS, fitting))
+
+
+def load_stack(
+    updates: Sequence[Update], span: TensorSpan, start: int, stop: int, scratch: Scratch
+) -> Floats:
+    """Return elements `start` to `stop` of all updates, (K, n), in this thread's buffer."""
+    stack = scratch.stack(len(updates), stop - start)
+    for row, update in zip(stack, updates, strict=True):
+        update.read(span, start, stop, row, scratch)
+    return stack
+
+
+def weighted_sum(stack: Floats, weights: npt.NDArray[Any]) -> Doubles:
+    """Return the sum of ``weights[c] * stack[c]`` over c, (n,), in float64, in the order of c."""
+    total = np.zeros(stack.shape[1])
+    for row, weight in zip(stack, weights, strict=True):
+        total += np.multiply(row, weight, dtype=np.float64)
+    return total
+
+
+def non_finite(update: Update, span: TensorSpan) -> NonFiniteWeights:
+    """Return the error that names the contribution and the tensor."""
+    return NonFiniteWeights(
+        f"Contribution {update.id} has NaN or infinity in tensor {span.name!r}.",
+        hint="Leave it out, or ask for it again: nothing sound can be made from it.",
+        tensors=[span.name],
+    )
