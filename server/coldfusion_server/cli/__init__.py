@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from coldfusion_server.cli import doctor, migrate, model, openapi, round, settings, token, up
+from coldfusion_server.cli import (
+    doctor,
+    fuse,
+    methods,
+    migrate,
+    model,
+    openapi,
+    round,
+    settings,
+    token,
+    up,
+)
 from coldfusion_shared import __version__
 
 EPILOG = "Exit codes: 0 done, 1 failed (one sentence says why), 2 wrong usage, 130 interrupted."
@@ -40,6 +51,8 @@ app.command("migrate")(migrate.migrate)
 app.add_typer(model.app, name="model")
 app.add_typer(round.app, name="round")
 app.add_typer(token.app, name="token")
+app.command("fuse")(fuse.fuse)
+app.command("methods")(methods.methods)
 app.command("doctor")(doctor.doctor)
 app.command("settings")(settings.settings)
 app.command("openapi")(openapi.openapi)

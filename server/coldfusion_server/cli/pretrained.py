@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from coldfusion_server.services.bases import SIDE_FILES
 from coldfusion_shared.errors import BadModel
-from coldfusion_shared.weights.layout import INDEX_FILE
+from coldfusion_shared.weights.layout import INDEX_FILE, SIDE_FILES
 
 
 @contextmanager

@@ -23,27 +23,12 @@ from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint, chunks
 from coldfusion_shared.weights.digests import BLOCK_BYTES
-from coldfusion_shared.weights.layout import INDEX_FILE, SINGLE_FILE, weight_files
-
-CONFIG_FILE = "config.json"
-
-# What a base may carry beside its weights: data that describe it, never code, never pickles.
-SIDE_FILES = (
+from coldfusion_shared.weights.layout import (
     CONFIG_FILE,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "spm.model",
-    "chat_template.jinja",
-    "LICENSE",
+    INDEX_FILE,
+    SIDE_FILES,
+    SINGLE_FILE,
+    weight_files,
 )
 
 

@@ -45,6 +45,7 @@ from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.header import ITEM_BYTES
+from coldfusion_shared.weights.tied import tied_to_body
 
 log = structlog.get_logger(__name__)
 
@@ -233,6 +234,7 @@ def _onto(ctx: Context, stack: ExitStack, given: Input, base: Checkpoint) -> Ont
         origin=opened(given.origin.files) if given.recipe.pull else None,
         state={name: opened(files) for name, files in state.items()},
         steps=given.base.optimizer_steps if state else 0,
+        tied=tied_to_body(base.tensors),
     )
 
 

@@ -53,12 +53,14 @@ class Onto:
         state: the server optimizer's tensors after the last round, by their names in it; empty at
             its first step.
         steps: number of steps that the optimizer has made.
+        tied: tensors outside the body, and the one of the body that each is the same as.
     """
 
     base: Checkpoint
     origin: Checkpoint | None = None
     state: Mapping[str, Checkpoint] = field(default_factory=dict)
     steps: int = 0
+    tied: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,20 @@ class _Sum:
 
 @dataclass(frozen=True)
 class _Task:
-    """A chunk of one tensor; `sum` is null outside the body and for coordinate methods."""
+    """
+    A chunk of one tensor.
 
+    Attributes:
+        name: under which it is written.
+        tensor: that tensor of the base, or the one that it is tied to.
+        start: first element.
+        stop: the element after the last one.
+        in_body: whether it is fused.
+        sum: null outside the body and for coordinate methods.
+        bytes_read: bytes of updates.
+    """
+
+    name: str
     tensor: StoredTensor
     start: int
     stop: int
@@ -133,14 +147,16 @@ class _Task:
 
 
 def _tasks(plan: Plan, onto: Onto, tensors: Sequence[TensorSpan]) -> Iterator[_Task]:
-    for span in tensors:
+    for stored in tensors:
+        span = onto.base.tensors[onto.tied.get(stored.name, stored.name)].span
         in_body, weighted = span.name in plan.spans, None
         if in_body and plan.weights is not None:
             weighted = _weighted_sum(plan, onto, span)
         width = np.dtype(NUMPY_DTYPES[span.dtype]).itemsize * (in_body and len(plan.updates))
         for start, stop in chunks(span.elements):
             size = (stop - start) * width
-            yield _Task(onto.base.tensors[span.name], start, stop, in_body, weighted, size)
+            tensor = onto.base.tensors[span.name]
+            yield _Task(stored.name, tensor, start, stop, in_body, weighted, size)
 
 
 def _is_plain(plan: Plan) -> bool:
@@ -211,10 +227,9 @@ class _Worker(local):
 
     def __call__(self, task: _Task) -> tuple[_Task, dict[str, Values]]:
         """Return a chunk's values in each view, in the view's dtype."""
-        span = task.tensor.span
-        views = [view for view in self.views if span.name in view.dtypes]
+        views = [view for view in self.views if task.name in view.dtypes]
         results: dict[str, Values] = {
-            view.name: np.empty(task.stop - task.start, NUMPY_DTYPES[view.dtypes[span.name]])
+            view.name: np.empty(task.stop - task.start, NUMPY_DTYPES[view.dtypes[task.name]])
             for view in views
         }
         # An overflow becomes infinite, which is caught below and not by a warning.
@@ -226,7 +241,7 @@ class _Worker(local):
                     part = results[view.name][start - task.start : stop - task.start]
                     part[:] = values.get(view.name, values["weights"])
                     if task.in_body and not np.isfinite(part).all():
-                        raise self._non_finite(span, start, stop)
+                        raise self._non_finite(task.tensor.span, start, stop)
         return task, results
 
     def _values(self, task: _Task, start: int, stop: int) -> dict[str, Values]:

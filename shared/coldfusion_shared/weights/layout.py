@@ -1,8 +1,9 @@
-"""Which files of a model folder hold its weights: one safetensors file, or shards and an index."""
+"""Which files of a model folder hold its weights, and which belong to them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,26 @@ from coldfusion_shared.schemas.common import check_file_path
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+CONFIG_FILE = "config.json"
+
+# What a base may carry beside its weights: data that describe it, never code, never pickles.
+SIDE_FILES = (
+    CONFIG_FILE,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "spm.model",
+    "chat_template.jinja",
+    "LICENSE",
+)
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -47,3 +68,21 @@ def _shards(folder: Path) -> list[str]:
     if missing or not names:
         raise BadModel(f"{INDEX_FILE} names files that are missing: {', '.join(missing[:5])}.")
     return names
+
+
+def write_index(folder: Path, files: Mapping[str, Sequence[str]], total_size: int) -> None:
+    """
+    Write the index of a sharded model.
+
+    Args:
+        folder: where it goes.
+        files: names of the tensors by file.
+        total_size: bytes of all tensors.
+    """
+    weight_map = {tensor: file for file, tensors in files.items() for tensor in tensors}
+    index = {
+        "metadata": {"total_size": total_size},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+    (folder / INDEX_FILE).write_text(text, encoding="utf-8")

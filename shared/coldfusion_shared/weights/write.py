@@ -20,6 +20,7 @@ from coldfusion_shared.weights.checkpoint import (
     chunks,
 )
 from coldfusion_shared.weights.header import TensorSpan, build_header
+from coldfusion_shared.weights.tied import tied_groups
 
 Progress = Callable[[int], None]
 Spans = Iterator[npt.NDArray[Any]]
@@ -35,11 +36,22 @@ def match_body(finetuned: Checkpoint, base: Checkpoint) -> dict[str, StoredTenso
     wanted = body(base.spans())
     names = align(wanted, finetuned.tensors)
     matched = {ours: finetuned.tensors[theirs] for ours, theirs in names.items()}
-    for name in wanted:
+    missing = [name for name in wanted if name not in matched]
+    if missing:
+        _add_tied(matched, missing, base)
+    for name in missing:
         if name not in matched and OPTIONAL_MODULE in name.split("."):
             matched[name] = base.tensors[name]
     check_body(base.spans(), {name: tensor.span for name, tensor in matched.items()})
     return matched
+
+
+def _add_tied(matched: dict[str, StoredTensor], missing: list[str], base: Checkpoint) -> None:
+    """A tied tensor that was saved once is there under its other names, too."""
+    for group in tied_groups(base.tensors):
+        there = next((name for name in group if name in matched), None)
+        if there is not None:
+            matched.update({name: matched[there] for name in group if name in missing})
 
 
 def write_body(

@@ -1,0 +1,456 @@
+"""
+Fusing model folders into a model folder, without a Repository.
+
+The result is written beside its place under a temporary name and renamed when it is whole. In it,
+besides a transformers model: ``fusion.json``, the report; ``master/``, the weights in float32,
+where the published ones are coarser; ``optimizer/``, the server optimizer's state. A later fuse
+that takes this folder as its base goes on from both.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ValidationError
+
+from coldfusion_shared import __version__
+from coldfusion_shared.errors import (
+    BadModel,
+    ColdFusionError,
+    IncompatibleWeights,
+    InvalidRequest,
+    MalformedWeights,
+    StorageFull,
+)
+from coldfusion_shared.fusion.engine import Onto, fused
+from coldfusion_shared.fusion.executor import Executor, threads
+from coldfusion_shared.fusion.plan import Plan, Progress, make_plan
+from coldfusion_shared.fusion.report import Report, make_report
+from coldfusion_shared.fusion.updates import FullUpdate, Update
+from coldfusion_shared.fusion.views import (
+    MASTER,
+    WEIGHTS,
+    View,
+    master_view,
+    needs_master,
+    state_views,
+    weights_view,
+)
+from coldfusion_shared.schemas.recipes import Recipe
+from coldfusion_shared.weights.body import body
+from coldfusion_shared.weights.checkpoint import Checkpoint, StoredTensor
+from coldfusion_shared.weights.header import ITEM_BYTES
+from coldfusion_shared.weights.layout import (
+    CONFIG_FILE,
+    SIDE_FILES,
+    SINGLE_FILE,
+    write_index,
+)
+from coldfusion_shared.weights.tied import tied_to_body
+from coldfusion_shared.weights.write import match_body
+
+REPORT_FILE = "fusion.json"
+FISHER_FILE = "fisher.safetensors"
+OPTIMIZER_FOLDER = "optimizer"
+STATE_FILE = "state.json"
+
+TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """
+    A finetuned model's folder.
+
+    Attributes:
+        name: what reports call it.
+        folder: a transformers folder, with whatever head.
+        made_from: the base that it was finetuned from; null: the one that is fused onto.
+        prior: its weight before the method has looked.
+        age: rounds between its base and the one that is fused onto.
+    """
+
+    name: str
+    folder: Path
+    made_from: Path | None = None
+    prior: float = 1.0
+    age: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    What is to be fused, and where to.
+
+    Attributes:
+        base: folder of the base.
+        contributions: in their order.
+        recipe: how.
+        out: folder that is made; it must not be there, or be empty.
+        dtype: of the result's floats, as safetensors names it; null: the base's own.
+        origin: folder of the pretrained model, where the recipe pulls towards it.
+        compare: whether norms and cosines are wanted in any case.
+        score: measures a model folder, for methods that choose by score.
+    """
+
+    base: Path
+    contributions: Sequence[Contribution]
+    recipe: Recipe
+    out: Path
+    dtype: str | None = None
+    origin: Path | None = None
+    compare: bool = True
+    score: Callable[[Path], float] | None = None
+
+
+class OptimizerState(BaseModel):
+    """``optimizer/state.json``: whose tensors lie beside it."""
+
+    optimizer: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A job's folders, opened."""
+
+    base: Checkpoint
+    onto: Onto
+    updates: list[Update]
+    changed_integers: list[list[str]]
+
+
+def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, size: None) -> Report:
+    """
+    Fuse `job` with `count` threads; return the report, which is also in the new folder.
+
+    Raises:
+        BadModel, MalformedWeights: a folder holds no model that can be read.
+        IncompatibleWeights: a contribution is of another architecture; it and the tensors are
+            named.
+        NonFiniteWeights: an update holds NaN or infinity; the contribution is named.
+        InvalidRequest: something about the recipe or the output folder does not fit.
+        StorageFull: no room on the disk; nothing is left behind.
+    """
+    check_out(job.out)
+    with ExitStack() as stack:
+        inputs = open_inputs(job, stack)
+        spans = body(inputs.base.spans())
+        executor = threads(count)
+        plan = make_plan(
+            spans,
+            inputs.updates,
+            job.recipe,
+            executor,
+            progress=progress,
+            score=_scorer(job, inputs, executor),
+            with_gram=job.compare,
+        )
+        report = make_report(
+            plan,
+            plan.gram,
+            base=job.base.resolve().name,
+            software=f"coldfusion {__version__}",
+            dtype=job.dtype,
+            changed_integers=inputs.changed_integers,
+        )
+        with new_folder(job.out) as folder:
+            _write_model(folder, job, inputs, plan, executor, progress)
+            text = report.model_dump_json(indent=2) + "\n"
+            (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+    return report
+
+
+def check_out(out: Path) -> None:
+    """Check that a model folder can be made at `out`; raises `InvalidRequest`."""
+    if out.is_dir() and any(out.iterdir()):
+        raise InvalidRequest(
+            f"The folder {str(out)!r} is there already and not empty.",
+            hint="Choose another --out, or remove it first.",
+        )
+    if out.exists() and not out.is_dir():
+        raise InvalidRequest(f"{str(out)!r} is there already, and no folder.")
+
+
+def open_inputs(job: Job, stack: ExitStack) -> Inputs:
+    """Open all folders of `job` until `stack` closes; errors say which one is at fault."""
+    names = [contribution.name for contribution in job.contributions]
+    if len(set(names)) != len(names):
+        raise InvalidRequest("Two contributions have the same name.")
+    if not names:
+        raise InvalidRequest("There is nothing to fuse: no contribution is given.")
+    base = _opened(stack, job.base, "The base")
+    updates = [_update(stack, base, contribution) for contribution in job.contributions]
+    changed = [
+        _changed_integers(base, _opened(stack, contribution.folder, contribution.name))
+        for contribution in job.contributions
+    ]
+    return Inputs(base, _onto(stack, job, base), updates, changed)
+
+
+def _opened(stack: ExitStack, folder: Path, who: str) -> Checkpoint:
+    with _named(who):
+        return stack.enter_context(Checkpoint.from_folder(folder))
+
+
+@contextmanager
+def _named(who: str) -> Iterator[None]:
+    """Say in an error whose file it is about."""
+    try:
+        yield
+    except (BadModel, MalformedWeights, IncompatibleWeights) as error:
+        named = type(error)(f"{who}: {error.message}", hint=error.hint, tensors=error.tensors)
+        raise named from None
+    except OSError as error:
+        raise BadModel(f"{who}: {error.strerror or error}.") from None
+
+
+def _update(stack: ExitStack, base: Checkpoint, contribution: Contribution) -> Update:
+    who = f"Contribution {contribution.name}"
+    finetuned = _opened(stack, contribution.folder, who)
+    made_from = base
+    if contribution.made_from is not None:
+        made_from = _opened(stack, contribution.made_from, f"The base of {contribution.name}")
+    with _named(who):
+        weights = match_body(finetuned, base)
+    with _named(f"The base of {contribution.name}"):
+        before = match_body(made_from, base)
+    return Update(
+        id=contribution.name,
+        reader=FullUpdate(weights, before),
+        prior=contribution.prior,
+        age=contribution.age,
+        fisher=_fisher(stack, base, contribution),
+    )
+
+
+def _fisher(
+    stack: ExitStack, base: Checkpoint, contribution: Contribution
+) -> Mapping[str, StoredTensor] | None:
+    file = contribution.folder / FISHER_FILE
+    if not file.is_file():
+        return None
+    with _named(f"The Fisher information of {contribution.name}"):
+        return match_body(stack.enter_context(Checkpoint.from_file(file)), base)
+
+
+def _changed_integers(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
+    """Return the integer tensors of which the finetuned model has other values than the base."""
+    changed = []
+    for name, ours in base.tensors.items():
+        theirs = finetuned.tensors.get(name)
+        if ours.span.is_float or theirs is None or theirs.span.kind() != ours.span.kind():
+            continue
+        elements = ours.span.elements
+        if (ours.values(0, elements) != theirs.values(0, elements)).any():
+            changed.append(name)
+    return changed
+
+
+def _onto(stack: ExitStack, job: Job, base: Checkpoint) -> Onto:
+    """Return what the step is added to: the base's master and optimizer state, if it has them."""
+    master = base
+    if (job.base / MASTER).is_dir():
+        master = _opened(stack, job.base / MASTER, "The base's master")
+        if {n: s.shape for n, s in master.spans().items()} != {
+            n: s.shape for n, s in base.spans().items()
+        }:
+            raise IncompatibleWeights("The base's master is not that of its weights.")
+    origin = None
+    if job.recipe.pull:
+        if job.origin is None:
+            raise InvalidRequest(
+                "A pull towards the pretrained model needs that model.",
+                hint="Give its folder: --origin DIR",
+            )
+        origin = _opened(stack, job.origin, "The pretrained model")
+        with _named("The pretrained model"):
+            match_body(origin, base)
+    before = _state(job)
+    folder = job.base / OPTIMIZER_FOLDER
+    state = {
+        name: _opened(stack, folder / name, "The optimizer's state")
+        for name in (
+            sorted(item.name for item in folder.iterdir() if item.is_dir()) if before else ()
+        )
+    }
+    steps = before.steps if before else 0
+    return Onto(master, origin, state, steps, tied_to_body(base.tensors))
+
+
+def _state(job: Job) -> OptimizerState | None:
+    """Return what the base's optimizer has done so far, if it is the one that is asked for."""
+    file = job.base / OPTIMIZER_FOLDER / STATE_FILE
+    if not file.is_file():
+        return None
+    try:
+        state = OptimizerState.model_validate_json(file.read_bytes())
+    except ValidationError:
+        raise BadModel(f"{file} is not the state of an optimizer.") from None
+    return state if state.optimizer == job.recipe.optimizer else None
+
+
+def _scorer(job: Job, inputs: Inputs, executor: Executor) -> Callable[[Plan], float] | None:
+    """Return what measures the model that a plan makes, by making it in a temporary folder."""
+    measure = job.score
+    if measure is None:
+        return None
+
+    def score(plan: Plan) -> float:
+        with tempfile.TemporaryDirectory(prefix="coldfusion-", dir=job.out.parent) as name:
+            folder = Path(name)
+            _write_model(folder, job, inputs, plan, executor, lambda phase, size: None)
+            return measure(folder)
+
+    return score
+
+
+def _write_model(
+    folder: Path, job: Job, inputs: Inputs, plan: Plan, executor: Executor, progress: Progress
+) -> None:
+    """Write weights, master, optimizer state and all small files of the fused model."""
+    published = weights_view(inputs.base.spans(), job.dtype)
+    views = [published, *state_views(plan.kinds.optimizer.state, plan.spans)]
+    if needs_master(published):
+        views.append(master_view(inputs.base.spans()))
+    with ExitStack() as stack:
+        files = {
+            (view.name, name): _allocated(
+                stack, _folder_of(folder, view) / name, view.size(header.tensors)
+            )
+            for view in views
+            for name, header in inputs.base.headers.items()
+            if view.has(header.tensors)
+        }
+        for piece in fused(plan, inputs.onto, views, executor, progress):
+            files[piece.view, piece.file].write(piece.data)
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    for view in views:
+        _index(_folder_of(folder, view), view, inputs.base)
+    _copy_side_files(job, folder)
+    if plan.kinds.optimizer.state:
+        state = OptimizerState(optimizer=job.recipe.optimizer, steps=inputs.onto.steps + 1)
+        text = state.model_dump_json() + "\n"
+        (folder / OPTIMIZER_FOLDER / STATE_FILE).write_text(text, encoding="utf-8")
+
+
+def _folder_of(folder: Path, view: View) -> Path:
+    if view.name == WEIGHTS:
+        return folder
+    return folder / MASTER if view.name == MASTER else folder / OPTIMIZER_FOLDER / view.name
+
+
+def _allocated(stack: ExitStack, path: Path, size: int) -> BinaryIO:
+    """Open a file of which the disk has promised all bytes before the first is computed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = stack.enter_context(path.open("wb"))
+    # Not every file system can promise; then a full disk shows later.
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    return file
+
+
+def _index(folder: Path, view: View, base: Checkpoint) -> None:
+    files = {
+        file: [span.name for span in header.tensors if span.name in view.dtypes]
+        for file, header in base.headers.items()
+        if view.has(header.tensors)
+    }
+    if list(files) == [SINGLE_FILE]:
+        return
+    total = sum(
+        span.elements * ITEM_BYTES[view.dtypes[name]]
+        for name, span in base.spans().items()
+        if name in view.dtypes
+    )
+    write_index(folder, files, total)
+
+
+def _copy_side_files(job: Job, folder: Path) -> None:
+    for name in SIDE_FILES:
+        if (job.base / name).is_file():
+            shutil.copyfile(job.base / name, folder / name)
+    config = folder / CONFIG_FILE
+    if job.dtype is None or not config.is_file():
+        return
+    try:
+        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise BadModel(f"The base's {CONFIG_FILE} is not JSON.") from None
+    # Libraries load the weights in the dtype that stands here; "dtype" is its newer name.
+    for key in {"torch_dtype", "dtype"} & set(values) or {"dtype"}:
+        values[key] = TORCH_NAMES[job.dtype]
+    config.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """
+    Yield a temporary folder that becomes `out` at the end, or vanishes if anything goes wrong.
+
+    Raises:
+        StorageFull: no room on the disk.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(out)
+        partial = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
+    except OSError as error:
+        raise _disk_error(error, out) from None
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        partial.replace(out)
+    except OSError as error:
+        raise _disk_error(error, out) from None
+    finally:
+        os.close(lock)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _prefix(out: Path) -> str:
+    return f".{out.name}.partial-"
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what a process that was killed has left; one that is alive holds a lock."""
+    for folder in out.parent.glob(f"{_prefix(out)}*"):
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _disk_error(error: OSError, out: Path) -> ColdFusionError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            f"The disk is full; {out.name} could not be written, and nothing is left of it.",
+            hint=f"Free some space under {out.absolute().parent}, then run the command again.",
+        )
+    return InvalidRequest(f"{str(out)!r} cannot be written: {error.strerror or error}.")
