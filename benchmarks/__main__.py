@@ -11,16 +11,33 @@ from benchmarks import fusion
 
 def main() -> int:
     """Run what is asked for and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("build/benchmarks"), help="for models")
-    parser.add_argument("--contributions", type=int, default=8, help="models to fuse")
-    parser.add_argument("--layers", type=int, default=12, help="12: the size of RoBERTa-base")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved runs of each program")
-    options = parser.parse_args()
-    sys.stdout.write(
-        fusion.table(options.folder, options.contributions, options.layers, options.repeats) + "\n"
+    options = _parser().parse_args()
+    settings = fusion.Settings(
+        folder=options.folder,
+        contributions=options.contributions,
+        layers=options.layers,
+        repeats=options.repeats,
+        peer_repeats=options.peer_repeats,
+        peers=options.peers,
+        memory_layers=min(options.memory_layers, options.layers),
+        many=options.many,
     )
+    sys.stdout.write(fusion.table(settings) + "\n")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--folder", type=Path, default=Path("build/benchmarks"), help="for models")
+    add("--contributions", type=int, default=8, help="models to fuse, 3 or more")
+    add("--layers", type=int, default=12, help="12: the size of RoBERTa-base")
+    add("--repeats", type=int, default=5, help="interleaved runs of ours and the limit")
+    add("--peer-repeats", type=int, default=1, help="of these, runs with the peers: minutes each")
+    add("--peers", default=sys.executable, help="the Python that has them (benchmarks/peers.txt)")
+    add("--memory-layers", type=int, default=3, help="size for the memory table; 0: no such table")
+    add("--many", type=int, default=64, help="contributions in the memory table")
+    return parser
 
 
 if __name__ == "__main__":

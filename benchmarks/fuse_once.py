@@ -16,7 +16,9 @@ from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint
 
 
-def main(recipe: Recipe, gram: bool, count: int, out: Path, base_folder: Path, folders: list[Path]) -> None:
+def main(
+    recipe: Recipe, gram: bool, count: int, out: Path, base_folder: Path, folders: list[Path]
+) -> None:
     """Write the fused weights and sync them to the disk."""
     base = Checkpoint.from_folder(base_folder)
     updates = [

@@ -13,6 +13,9 @@ from pathlib import Path
 
 POLL_SECONDS = 0.005
 
+# No peer asks the network for anything, or tells it anything.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -21,8 +24,9 @@ class Measurement:
 
     Attributes:
         wall: seconds.
-        cpu: seconds of user and system time.
-        anonymous: peak of anonymous memory (RssAnon), in bytes; files that are mapped do not count.
+        cpu: seconds of user and system time, its children's among them.
+        anonymous: peak of anonymous memory (RssAnon) of the process itself, in bytes; files that
+            are mapped do not count.
     """
 
     wall: float
@@ -33,7 +37,14 @@ class Measurement:
 def run(command: Sequence[str]) -> Measurement:
     """Run `command` to its end; raises `RuntimeError` with its last words if it fails."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=os.environ | OFFLINE,
+    )
     peak = _Peak(process.pid)
     assert process.stdout is not None
     words = process.stdout.read()
@@ -47,9 +58,9 @@ def run(command: Sequence[str]) -> Measurement:
     return Measurement(wall, usage.ru_utime + usage.ru_stime, peak.bytes)
 
 
-def python(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs `module` with this interpreter."""
-    return [sys.executable, "-m", module, *arguments]
+def python(module: str, *arguments: str, interpreter: str = sys.executable) -> list[str]:
+    """Return the command that runs `module`, with this interpreter unless another is given."""
+    return [interpreter, "-m", module, *arguments]
 
 
 class _Peak:

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from coldfusion_shared.fusion.updates import Doubles, Floats, weighted_sum
+from coldfusion_shared.fusion.updates import Doubles, Floats
 
 
-def merged(stack: Floats, weights: Doubles, *, elect_sign: bool, normalize: bool) -> Doubles:
+def merged(stack: Floats, weights: Doubles, *, elect_sign: bool, normalize: bool) -> Floats:
     """
     Return the sum of ``weights[c] * stack[c]``, of all values or of those with the elected sign.
 
     Args:
-        stack: updates, (K, n); overwritten.
+        stack: updates, (K, n).
         weights: (K,).
         elect_sign: whether only those count that agree.
         normalize: divide by the sum of the weights that count.
+
+    Returns:
+        Shape (n,), float32.
     """
     if elect_sign:
         return agreeing(stack, weights, normalize=normalize)
-    total = weighted_sum(stack, weights)
+    total = _sum(stack, weights)
     if normalize:
-        total /= weights.sum()
+        total /= np.float32(weights.sum())
     return total
 
 
 def agreeing(
     stack: Floats, weights: Doubles, *, normalize: bool, votes: Doubles | None = None
-) -> Doubles:
+) -> Floats:
     """
     Elect a sign for each coordinate and sum up ``weights[c] * stack[c]`` over those that have it.
 
@@ -40,17 +43,35 @@ def agreeing(
         votes: weights for the election, (K,); null: the same.
 
     Returns:
-        Shape (n,), float64; 0 where nothing agrees.
+        Shape (n,), float32; 0 where nothing agrees.
     """
-    elected = np.where(weighted_sum(stack, weights if votes is None else votes) >= 0, 1, -1)
-    sign = elected.astype(np.float32)
-    total, weight_sum = np.zeros(stack.shape[1]), np.zeros(stack.shape[1])
-    for row, weight in zip(stack, weights, strict=True):
+    sign = (_sum(stack, weights if votes is None else votes) >= 0).astype(np.float32)
+    sign *= 2
+    sign -= 1
+    total, weight_sum, zero = np.zeros_like(sign), np.zeros_like(sign), np.zeros_like(sign)
+    agrees, mask = np.empty_like(sign), np.empty(sign.shape, bool)
+    for row, weight in zip(stack, weights.astype(np.float32), strict=True):
         # What agrees is positive now, and all else 0.
-        agrees = np.maximum(row * sign, 0)
-        total += np.multiply(agrees, weight, dtype=np.float64)
-        weight_sum += np.multiply(agrees > 0, weight)
+        np.multiply(row, sign, out=agrees)
+        np.maximum(agrees, zero, out=agrees)
+        np.greater(agrees, zero, out=mask)
+        if weight != 1:
+            agrees *= weight
+        total += agrees
+        np.multiply(mask, weight, out=agrees)
+        weight_sum += agrees
     total *= sign
     if normalize:
         np.divide(total, weight_sum, out=total, where=weight_sum > 0)
+    return total
+
+
+def _sum(stack: Floats, weights: Doubles) -> Floats:
+    total, term = np.zeros(stack.shape[1], np.float32), np.empty(stack.shape[1], np.float32)
+    for row, weight in zip(stack, weights.astype(np.float32), strict=True):
+        if weight == 1:
+            total += row
+        else:
+            np.multiply(row, weight, out=term)
+            total += term
     return total

@@ -10,8 +10,9 @@ they are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import local
 from typing import Any
 
@@ -20,13 +21,24 @@ import numpy.typing as npt
 
 from coldfusion_shared.errors import NonFiniteWeights
 from coldfusion_shared.fusion.executor import Executor, Serial
+from coldfusion_shared.fusion.gram import (
+    Gram,
+    Measure,
+    TensorGram,
+    all_products,
+    check_finite,
+    nothing,
+    one_thread_products,
+)
 from coldfusion_shared.fusion.methods import Block, CoordinateMethod
 from coldfusion_shared.fusion.optimizers import Moment
 from coldfusion_shared.fusion.plan import FUSING, Plan, Progress
 from coldfusion_shared.fusion.updates import (
     MAX_BLOCK_ELEMENTS,
     Doubles,
+    FullUpdate,
     Scratch,
+    Term,
     Update,
     block_elements,
     load_stack,
@@ -78,6 +90,7 @@ def fused(
     views: Sequence[View],
     executor: Executor | None = None,
     progress: Progress = lambda phase, size: None,
+    compared: Callable[[Gram], None] = lambda gram: None,
 ) -> Iterator[Piece]:
     """
     Carry out `plan` and yield the bytes of all files of all views, file after file.
@@ -90,34 +103,41 @@ def fused(
         views: what is written: the weights, perhaps a master, the optimizer's state.
         executor: works on the chunks; null: this thread. It changes no bit of the result.
         progress: told how many bytes of updates were read.
+        compared: at the end given the Gram matrix, where the plan has it made on the way.
 
     Raises:
         NonFiniteWeights: the result holds NaN or infinity; the contribution at fault is named.
     """
-    worker = _Worker(plan, onto, views)
+    worker, work = _Worker(plan, onto, views), executor or Serial()
+    parts = {name: nothing(len(plan.updates)) for name in plan.spans}
     for file, header in onto.base.headers.items():
-        present = [view for view in views if view.has(header.tensors)]
-        for view in present:
-            yield Piece(view.name, file, memoryview(view.header(header.tensors)))
-        tasks = _tasks(plan, onto, header.tensors)
-        for task, results in (executor or Serial()).map(worker, tasks):
-            for name, values in results.items():
-                yield Piece(name, file, values.view(np.uint8).data)
-            progress(FUSING, task.bytes_read)
+        for view in views:
+            if view.has(header.tensors):
+                yield Piece(view.name, file, memoryview(view.header(header.tensors)))
+        with one_thread_products():
+            for result in work.map(worker, _tasks(plan, onto, header.tensors)):
+                for name, values in result.values.items():
+                    yield Piece(name, file, values.view(np.uint8).data)
+                if result.gram is not None:
+                    parts[result.task.name] += result.gram
+                progress(FUSING, result.task.bytes_read)
+    if plan.compares_late:
+        compared(Gram(tuple(update.id for update in plan.updates), parts))
 
 
 @dataclass(frozen=True)
 class _Sum:
     """
-    One tensor as a weighted sum of stored tensors, each read once, and of updates that are not.
+    One tensor as a weighted sum, in which every tensor is read once.
 
     Attributes:
-        terms: factor and tensor.
-        updates: factor and update.
+        bases: factor and tensor of what several contributions have in common.
+        updates: factor and update; of one that is a sum of stored tensors the factor is that of
+            its own tensor, whose others are among `bases`.
         divisor: what the sum is divided by in the end.
     """
 
-    terms: list[tuple[float, StoredTensor]]
+    bases: list[Term]
     updates: list[tuple[float, Update]]
     divisor: int = 1
 
@@ -166,48 +186,67 @@ def _is_plain(plan: Plan) -> bool:
 
 def _weighted_sum(plan: Plan, onto: Onto, span: TensorSpan) -> _Sum:
     """
-    Write one tensor as a sum of stored tensors: the new base, or d where an optimizer comes after.
+    Write one tensor as a sum: the new base, or d where an optimizer comes after.
 
-    A tensor whose factors cancel out is not read at all: for the mean of contributions made from
-    the round's own base, nothing is left but the contributions.
+    A base whose factors cancel out is not read at all: for the mean of contributions made from the
+    round's own base, nothing is left but the contributions.
     """
-    weights = plan.tensor_weights(span.name)
-    factors = [
-        float(weight) * update.discount
-        for weight, update in zip(weights, plan.updates, strict=True)
-    ]
     plain = _is_plain(plan)
     pull = plan.recipe.pull if plain else 0.0
-    if plain:
-        factors = [factor * plan.server_lr * (1 - pull) for factor in factors]
+    step = plan.server_lr * (1 - pull) if plain else 1.0
+    factors = [
+        float(weight) * update.discount * step
+        for weight, update in zip(plan.tensor_weights(span.name), plan.updates, strict=True)
+    ]
     # Of K = 6 float32 values with one exponent every sixth mean lies half-way between two others,
     # and only a division by K itself, not a product with the rounded 1 / K, stays half-way.
     count = len(factors)
-    divisor = count if all(factor == 1 / count for factor in factors) and not pull else 1
-    if divisor > 1:
-        factors = [1.0] * count
-    total: dict[int, float] = {}
-    tensors: dict[int, StoredTensor] = {}
-    unstored: list[tuple[float, Update]] = []
-
-    def add(factor: float, tensor: StoredTensor) -> None:
-        tensors[id(tensor)] = tensor
-        total[id(tensor)] = total.get(id(tensor), 0.0) + factor
-
+    divisor = count if not pull and all(factor == 1 / count for factor in factors) else 1
+    factors = [1.0] * count if divisor > 1 else factors
+    bases = _Bases()
     if plain:
-        add(divisor * (1 - pull), onto.base.tensors[span.name])
+        bases.add(divisor * (1 - pull), onto.base.tensors[span.name])
     if pull:
         assert onto.origin is not None, "a pull needs the pretrained model"
-        add(pull, onto.origin.tensors[span.name])
+        bases.add(pull, onto.origin.tensors[span.name])
+    updates = []
     for factor, update in zip(factors, plan.updates, strict=True):
-        parts = update.reader.terms(span)
-        if parts is None:
-            unstored.append((factor / update.discount, update))
-            continue
-        for sign, tensor in parts:
-            add(sign * factor, tensor)
-    terms = [(total[key], tensors[key]) for key in total if abs(total[key]) > CANCELLED]
-    return _Sum(terms, [term for term in unstored if term[0]], divisor)
+        stored = update.reader.terms(span)
+        for sign, tensor in stored[1:] if stored else ():
+            bases.add(sign * factor, tensor)
+        # What is not stored is read with its discount.
+        updates.append((factor if stored else factor / update.discount, update))
+    return _Sum(bases.terms(), updates, divisor)
+
+
+class _Bases:
+    """Factors of bases, added up."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, Term] = {}
+
+    def add(self, factor: float, tensor: StoredTensor) -> None:
+        before, _ = self.found.get(id(tensor), (0.0, tensor))
+        self.found[id(tensor)] = (before + factor, tensor)
+
+    def terms(self) -> list[Term]:
+        return [term for term in self.found.values() if abs(term[0]) > CANCELLED]
+
+
+@dataclass
+class _Result:
+    """
+    What came out of a task.
+
+    Attributes:
+        task: the task.
+        values: of the chunk, by view.
+        gram: of the updates in the chunk, where the plan compares them on the way.
+    """
+
+    task: _Task
+    values: dict[str, Values]
+    gram: TensorGram | None
 
 
 class _Worker(local):
@@ -222,59 +261,112 @@ class _Worker(local):
         self.term = np.empty(MAX_BLOCK_ELEMENTS)
         self.row = np.empty(MAX_BLOCK_ELEMENTS, np.float32)
         self.block = MAX_BLOCK_ELEMENTS
+        self.measure: Measure | None = None
+        if plan.compares_late:
+            self.measure = Measure(len(plan.updates), all_products)
+            self.block = self.measure.block
         if isinstance(plan.kinds.method, CoordinateMethod):
             self.block = block_elements(len(plan.taken))
 
-    def __call__(self, task: _Task) -> tuple[_Task, dict[str, Values]]:
+    def __call__(self, task: _Task) -> _Result:
         """Return a chunk's values in each view, in the view's dtype."""
         views = [view for view in self.views if task.name in view.dtypes]
-        results: dict[str, Values] = {
-            view.name: np.empty(task.stop - task.start, NUMPY_DTYPES[view.dtypes[task.name]])
-            for view in views
-        }
+        result = _Result(
+            task,
+            {
+                view.name: np.empty(task.stop - task.start, NUMPY_DTYPES[view.dtypes[task.name]])
+                for view in views
+            },
+            nothing(len(self.plan.updates)) if self._measures(task) else None,
+        )
         # An overflow becomes infinite, which is caught below and not by a warning.
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(task.start, task.stop, self.block):
-                stop = min(start + self.block, task.stop)
-                values = self._values(task, start, stop)
-                for view in views:
-                    part = results[view.name][start - task.start : stop - task.start]
-                    part[:] = values.get(view.name, values["weights"])
-                    if task.in_body and not np.isfinite(part).all():
-                        raise self._non_finite(task.tensor.span, start, stop)
-        return task, results
+                self._fill(result, start, min(start + self.block, task.stop))
+        return result
 
-    def _values(self, task: _Task, start: int, stop: int) -> dict[str, Values]:
+    def _measures(self, task: _Task) -> bool:
+        # What is tied to a tensor is measured with that one.
+        return self.measure is not None and task.in_body and task.name == task.tensor.span.name
+
+    def _fill(self, result: _Result, start: int, stop: int) -> None:
+        """Compute a block into `result`."""
+        task = result.task
+        values = self._values(result, start, stop)
+        for view, whole in result.values.items():
+            part = whole[start - task.start : stop - task.start]
+            part[:] = values.get(view, values["weights"])
+            if task.in_body and not np.isfinite(part).all():
+                raise self._non_finite(task.tensor.span, start, stop)
+
+    def _values(self, result: _Result, start: int, stop: int) -> dict[str, Values]:
         """Return the new weights, and the optimizer's new state, of a block."""
+        task = result.task
         if not task.in_body:
             return {"weights": task.tensor.values(start, stop)}
-        plan = self.plan
-        if task.sum is not None and _is_plain(plan):
-            return {"weights": self._summed(task.sum, task, start, stop)}
-        if task.sum is not None:
-            update = self._summed(task.sum, task, start, stop)
-        else:
+        if task.sum is None:
             update = self._combined(task, start, stop)
+        elif result.gram is not None:
+            update, part = self._summed_and_measured(task.sum, task, start, stop)
+            check_finite(part, self.plan.updates, task.tensor.span)
+            result.gram += part
+        else:
+            update = self._summed(task.sum, task, start, stop)
+        if task.sum is not None and _is_plain(self.plan):
+            return {"weights": update}
         step, state = self._step(task, start, stop, update)
         return {"weights": self._moved(task, start, stop, step), **state}
 
     def _summed(self, weighted: _Sum, task: _Task, start: int, stop: int) -> Doubles:
-        total, term = self.total[: stop - start], self.term[: stop - start]
-        total[:] = 0
-        for place, (factor, tensor) in enumerate(weighted.terms):
-            values = tensor.values(start, stop, self.scratch.raw(stop - start))
-            if place == 0:
-                np.multiply(values, factor, out=total, dtype=np.float64)
-            elif factor == 1:
-                np.add(total, values, out=total)
-            else:
-                np.multiply(values, factor, out=term, dtype=np.float64)
-                np.add(total, term, out=total)
+        """Return the sum, each contribution's own tensor read without its base."""
+        total = self._based(weighted, start, stop)
         for factor, update in weighted.updates:
-            row = self.row[: stop - start]
-            update.read(task.tensor.span, start, stop, row, self.scratch)
-            np.multiply(row, factor, out=term, dtype=np.float64)
+            if not factor:
+                continue
+            stored = update.reader.terms(task.tensor.span)
+            if stored:
+                values = stored[0][1].values(start, stop, self.scratch.raw(stop - start))
+                self._add(stored[0][0] * factor, values, total)
+            else:
+                row = self.row[: stop - start]
+                update.read(task.tensor.span, start, stop, row, self.scratch)
+                self._add(factor, row, total)
+        return self._divided(total, weighted)
+
+    def _summed_and_measured(
+        self, weighted: _Sum, task: _Task, start: int, stop: int
+    ) -> tuple[Doubles, TensorGram]:
+        """Return the same sum, and the products of the updates, with every value read once."""
+        assert self.measure is not None, "asked for where the plan compares"
+        total, span = self._based(weighted, start, stop), task.tensor.span
+        stack = self.scratch.stack(len(weighted.updates), stop - start)
+        for row, (factor, update) in zip(stack, weighted.updates, strict=True):
+            if isinstance(update.reader, FullUpdate):
+                use = partial(self._add, factor, total=total)
+                update.reader.read_both(span, start, stop, row, self.scratch, use)
+                if update.discount != 1:
+                    np.multiply(row, np.float32(update.discount), out=row)
+            else:
+                update.read(span, start, stop, row, self.scratch)
+                self._add(factor, row, total)
+        return self._divided(total, weighted), self.measure(stack)
+
+    def _based(self, weighted: _Sum, start: int, stop: int) -> Doubles:
+        total = self.total[: stop - start]
+        total[:] = 0
+        for factor, tensor in weighted.bases:
+            self._add(factor, tensor.values(start, stop, self.scratch.raw(stop - start)), total)
+        return total
+
+    def _add(self, factor: float, values: Values, total: Doubles) -> None:
+        if factor == 1:
+            np.add(total, values, out=total)
+        else:
+            term = self.term[: total.size]
+            np.multiply(values, factor, out=term, dtype=np.float64)
             np.add(total, term, out=total)
+
+    def _divided(self, total: Doubles, weighted: _Sum) -> Doubles:
         if weighted.divisor > 1:
             total /= weighted.divisor
         return total

@@ -34,6 +34,7 @@ from coldfusion_shared.errors import (
 )
 from coldfusion_shared.fusion.engine import Onto, fused
 from coldfusion_shared.fusion.executor import Executor, threads
+from coldfusion_shared.fusion.gram import Gram
 from coldfusion_shared.fusion.plan import Plan, Progress, make_plan
 from coldfusion_shared.fusion.report import Report, make_report
 from coldfusion_shared.fusion.updates import FullUpdate, Update
@@ -47,7 +48,7 @@ from coldfusion_shared.fusion.views import (
     weights_view,
 )
 from coldfusion_shared.schemas.recipes import Recipe
-from coldfusion_shared.weights.body import body
+from coldfusion_shared.weights.body import align, body
 from coldfusion_shared.weights.checkpoint import Checkpoint, StoredTensor
 from coldfusion_shared.weights.header import ITEM_BYTES
 from coldfusion_shared.weights.layout import (
@@ -156,16 +157,16 @@ def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, si
             score=_scorer(job, inputs, executor),
             with_gram=job.compare,
         )
-        report = make_report(
-            plan,
-            plan.gram,
-            base=job.base.resolve().name,
-            software=f"coldfusion {__version__}",
-            dtype=job.dtype,
-            changed_integers=inputs.changed_integers,
-        )
         with new_folder(job.out) as folder:
-            _write_model(folder, job, inputs, plan, executor, progress)
+            gram = _write_model(folder, job, inputs, plan, executor, progress)
+            report = make_report(
+                plan,
+                gram,
+                base=job.base.resolve().name,
+                software=f"coldfusion {__version__}",
+                dtype=job.dtype,
+                changed_integers=inputs.changed_integers,
+            )
             text = report.model_dump_json(indent=2) + "\n"
             (folder / REPORT_FILE).write_text(text, encoding="utf-8")
     return report
@@ -208,9 +209,13 @@ def _named(who: str) -> Iterator[None]:
     """Say in an error whose file it is about."""
     try:
         yield
-    except (BadModel, MalformedWeights, IncompatibleWeights) as error:
-        named = type(error)(f"{who}: {error.message}", hint=error.hint, tensors=error.tensors)
-        raise named from None
+    except IncompatibleWeights as error:
+        hint = "Only models that were finetuned from this very base, or one like it, can be fused."
+        raise IncompatibleWeights(
+            f"{who}: {error.message}", hint=hint, tensors=error.tensors
+        ) from None
+    except (BadModel, MalformedWeights) as error:
+        raise type(error)(f"{who}: {error.message}", hint=error.hint) from None
     except OSError as error:
         raise BadModel(f"{who}: {error.strerror or error}.") from None
 
@@ -247,9 +252,10 @@ def _fisher(
 def _changed_integers(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
     """Return the integer tensors of which the finetuned model has other values than the base."""
     changed = []
-    for name, ours in base.tensors.items():
-        theirs = finetuned.tensors.get(name)
-        if ours.span.is_float or theirs is None or theirs.span.kind() != ours.span.kind():
+    names = align(base.tensors, finetuned.tensors)
+    for name in names:
+        ours, theirs = base.tensors[name], finetuned.tensors[names[name]]
+        if ours.span.is_float or theirs.span.kind() != ours.span.kind():
             continue
         elements = ours.span.elements
         if (ours.values(0, elements) != theirs.values(0, elements)).any():
@@ -317,8 +323,13 @@ def _scorer(job: Job, inputs: Inputs, executor: Executor) -> Callable[[Plan], fl
 
 def _write_model(
     folder: Path, job: Job, inputs: Inputs, plan: Plan, executor: Executor, progress: Progress
-) -> None:
-    """Write weights, master, optimizer state and all small files of the fused model."""
+) -> Gram | None:
+    """
+    Write weights, master, optimizer state and all small files of the fused model.
+
+    Returns:
+        The Gram matrix of the updates, if it is known by then.
+    """
     published = weights_view(inputs.base.spans(), job.dtype)
     views = [published, *state_views(plan.kinds.optimizer.state, plan.spans)]
     if needs_master(published):
@@ -332,7 +343,8 @@ def _write_model(
             for name, header in inputs.base.headers.items()
             if view.has(header.tensors)
         }
-        for piece in fused(plan, inputs.onto, views, executor, progress):
+        grams = [plan.gram]
+        for piece in fused(plan, inputs.onto, views, executor, progress, grams.append):
             files[piece.view, piece.file].write(piece.data)
         for file in files.values():
             file.flush()
@@ -344,6 +356,7 @@ def _write_model(
         state = OptimizerState(optimizer=job.recipe.optimizer, steps=inputs.onto.steps + 1)
         text = state.model_dump_json() + "\n"
         (folder / OPTIMIZER_FOLDER / STATE_FILE).write_text(text, encoding="utf-8")
+    return grams[-1]
 
 
 def _folder_of(folder: Path, view: View) -> Path:

@@ -9,6 +9,7 @@ also counts zeros and agreeing signs and finds what is not finite.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import local
@@ -33,6 +34,9 @@ from coldfusion_shared.weights.header import ITEM_BYTES, TensorSpan
 
 Counts = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
+
+# Up to so many updates their products are taken row by row.
+FLAT = 16
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Gram:
     @cached_property
     def whole(self) -> TensorGram:
         """Sum over all tensors."""
-        return sum(self.tensors.values(), _nothing(len(self.ids)))
+        return sum(self.tensors.values(), nothing(len(self.ids)))
 
     @property
     def total(self) -> Doubles:
@@ -147,7 +151,7 @@ def gram_pass(
     Raises:
         NonFiniteWeights: an update holds NaN or infinity; the contribution is named.
     """
-    return _pass(spans, updates, executor, progress, _all_products)
+    return _pass(spans, updates, executor, progress, all_products)
 
 
 def extend_gram(
@@ -176,8 +180,16 @@ def extend_gram(
 Products = Callable[[Doubles], Doubles]
 
 
-def _all_products(stack: Doubles) -> Doubles:
-    products: Doubles = stack @ stack.T
+def all_products(stack: Doubles) -> Doubles:
+    """Return the inner products of the rows of `stack`, (K, n), as (K, K)."""
+    count = len(stack)
+    if count > FLAT:
+        products: Doubles = stack @ stack.T
+        return products
+    # Of so flat a matrix a general product spends most of its time on rearranging it.
+    products = np.empty((count, count))
+    for place in range(count):
+        products[place, place:] = products[place:, place] = stack[place:] @ stack[place]
     return products
 
 
@@ -202,13 +214,18 @@ def _pass(
     products: Products,
 ) -> Gram:
     worker = _Worker(updates, products)
-    found = {name: _nothing(len(updates)) for name in spans}
-    # One thread a product: how many share it would decide the order of its sums.
-    with threadpool_limits(1, "blas"):
+    found = {name: nothing(len(updates)) for name in spans}
+    with one_thread_products():
         for task, part in executor.map(worker, _tasks(spans)):
             found[task.span.name] += part
             progress(len(updates) * part.elements * ITEM_BYTES[task.span.dtype])
     return Gram(tuple(update.id for update in updates), found)
+
+
+def one_thread_products() -> AbstractContextManager[object]:
+    """Give each product one thread: how many share it would decide the order of its sums."""
+    limit: AbstractContextManager[object] = threadpool_limits(1, "blas")
+    return limit
 
 
 def _tasks(spans: Mapping[str, TensorSpan]) -> Iterator[_Task]:
@@ -217,41 +234,70 @@ def _tasks(spans: Mapping[str, TensorSpan]) -> Iterator[_Task]:
             yield _Task(span, start, stop)
 
 
-def _nothing(count: int) -> TensorGram:
+def nothing(count: int) -> TensorGram:
+    """Return what is learnt from no coordinate of `count` updates."""
     return TensorGram(np.zeros((count, count)), np.zeros(count, np.int64), 0, 0)
 
 
-class _Worker(local):
-    """One thread's products, in buffers that it uses again and again."""
+class Measure(local):
+    """One thread's products of blocks, in buffers that it uses again and again."""
 
-    def __init__(self, updates: Sequence[Update], products: Products) -> None:
-        self.updates = updates
+    def __init__(self, count: int, products: Products) -> None:
+        """Work on `count` updates at a time, of which `products` multiplies out."""
         self.products = products
-        self.scratch = Scratch()
         # Half of what fits, because the products are taken of float64.
-        self.block = block_elements(2 * len(updates))
-        self.doubles = np.empty((len(updates), self.block))
+        self.block = block_elements(2 * count)
+        self.doubles = np.empty((count, self.block))
+        self.positive = np.empty((count, self.block), np.bool_)
+        self.negative = np.empty((count, self.block), np.bool_)
+        # Signs of so many updates add up to no more than this holds.
+        self.sums = np.empty(self.block, np.int8 if count < 128 else np.int32)
 
-    def __call__(self, task: _Task) -> tuple[_Task, TensorGram]:
-        found = _nothing(len(self.updates))
-        for start in range(task.start, task.stop, self.block):
-            stop = min(start + self.block, task.stop)
-            found += self._block(load_stack(self.updates, task.span, start, stop, self.scratch))
-        # A float32 squared is always within float64: what is not finite here never was.
-        finite = np.isfinite(np.diag(found.products))
-        if not finite.all():
-            raise non_finite(self.updates[int(np.argmin(finite))], task.span)
-        return task, found
-
-    def _block(self, stack: Floats) -> TensorGram:
-        doubles = self.doubles[:, : stack.shape[1]]
-        # NaN and infinity are found by the caller, not by a warning.
+    def __call__(self, stack: Floats) -> TensorGram:
+        """Return what is learnt from a block, (K, n), with n at most `block`."""
+        elements = stack.shape[1]
+        doubles = self.doubles[:, :elements]
+        positive, negative = self.positive[:, :elements], self.negative[:, :elements]
+        # NaN and infinity are found by who asks, not by a warning.
         with np.errstate(invalid="ignore"):
             doubles[:] = stack
             products = self.products(doubles)
-            positive, negative = stack > 0, stack < 0
-        signs = np.subtract(positive.view(np.int8), negative.view(np.int8))
+            np.greater(stack, np.float32(0), out=positive)
+            np.less(stack, np.float32(0), out=negative)
+        signs = positive.view(np.int8)
+        np.subtract(signs, negative.view(np.int8), out=signs)
         nonzero = np.array([np.count_nonzero(row) for row in signs], np.int64)
-        kind = np.int8 if len(stack) < 128 else np.int32
-        agreement = int(np.abs(signs.sum(axis=0, dtype=kind)).sum(dtype=np.int64))
-        return TensorGram(products, nonzero, agreement, stack.shape[1])
+        sums = self.sums[:elements]
+        np.add.reduce(signs, axis=0, dtype=sums.dtype, out=sums)
+        agreement = int(np.abs(sums, out=sums).sum(dtype=np.int64))
+        return TensorGram(products, nonzero, agreement, elements)
+
+
+def check_finite(part: TensorGram, updates: Sequence[Update], span: TensorSpan) -> None:
+    """
+    Check that the updates that `part` was learnt from are finite.
+
+    Raises:
+        NonFiniteWeights: one is not; it and the tensor are named.
+    """
+    # A float32 squared is always within float64: what is not finite here never was.
+    finite = np.isfinite(np.diag(part.products))
+    if not finite.all():
+        raise non_finite(updates[int(np.argmin(finite))], span)
+
+
+class _Worker(local):
+    """One thread's part of a pass."""
+
+    def __init__(self, updates: Sequence[Update], products: Products) -> None:
+        self.updates = updates
+        self.scratch = Scratch()
+        self.measure = Measure(len(updates), products)
+
+    def __call__(self, task: _Task) -> tuple[_Task, TensorGram]:
+        found, block = nothing(len(self.updates)), self.measure.block
+        for start in range(task.start, task.stop, block):
+            stop = min(start + block, task.stop)
+            found += self.measure(load_stack(self.updates, task.span, start, stop, self.scratch))
+        check_finite(found, self.updates, task.span)
+        return task, found

@@ -104,9 +104,7 @@ def _translated(document: _Document) -> MergekitMerge:
             f"tokenizer_source {document.tokenizer_source!r}: the tokenizer is always the base's.",
         )
     shared = _Values("parameters", document.parameters)
-    models = [
-        _Values(entry.model, {**document.parameters, **entry.parameters}) for entry in entries
-    ]
+    models = [_Values(entry.model, entry.parameters, shared) for entry in entries]
     recipe = _recipe(method, shared, models)
     needs_weight = method not in ("model_stock", "sce")
     merge = MergekitMerge(

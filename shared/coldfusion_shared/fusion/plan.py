@@ -18,6 +18,7 @@ from coldfusion_shared.fusion import optimizers
 from coldfusion_shared.fusion.executor import Executor, Serial
 from coldfusion_shared.fusion.gram import Gram, gram_pass
 from coldfusion_shared.fusion.methods import (
+    Blocks,
     CoordinateMethod,
     Facts,
     Parameters,
@@ -82,6 +83,7 @@ class Plan:
         prepared: what a coordinate method found out beforehand, by tensor.
         server_lr: factor of the step.
         scale: root mean square of the fused update, for optimizers that ask for it.
+        compares_late: whether the Gram matrix is made while fusing, because nothing depends on it.
     """
 
     recipe: Recipe
@@ -94,6 +96,7 @@ class Plan:
     prepared: Mapping[str, Any]
     server_lr: float
     scale: float
+    compares_late: bool = False
 
     def tensor_weights(self, name: str) -> Doubles:
         """Return the weights of the updates, (K,), in the tensor called `name`."""
@@ -142,6 +145,7 @@ def make_plan(
     _check_updates(recipe.method, kind.method, updates, can_score=score is not None)
     ready = _thinned(discounted(updates, recipe.staleness_exponent), recipe)
     gram = None
+    compares_late = with_gram and _compares_late(recipe, kind)
     if COMPARING in phases(recipe, with_gram=with_gram):
         gram = gram_pass(spans, ready, work, lambda size: progress(COMPARING, size))
     plan = Plan(
@@ -155,6 +159,7 @@ def make_plan(
         prepared={},
         server_lr=_server_lr(recipe, kind.optimizer, gram),
         scale=1.0,
+        compares_late=compares_late,
     )
     if isinstance(kind.method, WeightMethod):
         plan = _with_weights(plan, kind.method, score)
@@ -183,15 +188,25 @@ def kinds(recipe: Recipe) -> Kinds:
 
 def phases(recipe: Recipe, *, with_gram: bool = False) -> list[str]:
     """Return the phases of a fuse in their order; each reads the updates once or a few times."""
-    kind, method = kinds(recipe), discover()[recipe.method]
-    if isinstance(method, WeightMethod):
-        compares, prepares = method.needs_gram, False
-    else:
-        compares = method.select is not None
-        prepares = method.sparsify is not None or method.prepare is not None
-    compares |= with_gram or recipe.server_lr == "auto"
-    compares |= kind.optimizer.needs_scale(kind.optimizer_parameters)
+    kind, prepares = kinds(recipe), False
+    if isinstance(kind.method, CoordinateMethod):
+        prepares = kind.method.sparsify is not None or kind.method.prepare is not None
+    compares = _needs_gram(recipe, kind) or (with_gram and not _compares_late(recipe, kind))
     return [COMPARING] * compares + [PREPARING] * prepares + [FUSING]
+
+
+def _needs_gram(recipe: Recipe, kind: Kinds) -> bool:
+    if isinstance(kind.method, WeightMethod):
+        needs = kind.method.needs_gram
+    else:
+        needs = kind.method.select is not None
+    steps = kind.optimizer.needs_scale(kind.optimizer_parameters)
+    return needs or steps or recipe.server_lr == "auto"
+
+
+def _compares_late(recipe: Recipe, kind: Kinds) -> bool:
+    """Return whether the Gram matrix, if it is wanted at all, can be made while fusing."""
+    return isinstance(kind.method, WeightMethod) and not _needs_gram(recipe, kind)
 
 
 def facts_of(
@@ -343,12 +358,12 @@ def _prepared(
     assert prepare is not None, "asked for before"
 
     def look(span: TensorSpan) -> Any:
-        def blocks() -> Iterator[Floats]:
-            for start in range(0, span.elements, size):
-                stop = min(start + size, span.elements)
+        def read(first: int, last: int) -> Iterator[Floats]:
+            for start in range(first, last, size):
+                stop = min(start + size, last)
                 yield load_stack(updates, span, start, stop, scratch)
 
-        return prepare(plan.kinds.parameters, blocks)
+        return prepare(plan.kinds.parameters, Blocks(span.elements, read))
 
     tasks = _largest_first(plan.spans)
     found = {}

@@ -7,7 +7,7 @@ span of a tensor can be another, and no method sees the difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import local
 from typing import Any, Protocol
@@ -85,7 +85,11 @@ class UpdateReader(Protocol):
         """
 
     def terms(self, span: TensorSpan) -> list[Term] | None:
-        """Return the update as a weighted sum of stored tensors; null where it is not one."""
+        """
+        Return the update as a weighted sum of stored tensors; null where it is not one.
+
+        The first is the contribution's own, the others may be those of several.
+        """
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,25 @@ class FullUpdate:
 
     def read(self, span: TensorSpan, start: int, stop: int, out: Floats, scratch: Scratch) -> None:
         """Subtract, in float32, or in float64 where one of the two is float64."""
+        self.read_both(span, start, stop, out, scratch)
+
+    def read_both(
+        self,
+        span: TensorSpan,
+        start: int,
+        stop: int,
+        out: Floats,
+        scratch: Scratch,
+        use: Callable[[npt.NDArray[Any]], None] = lambda values: None,
+    ) -> None:
+        """Do as `read`, and call `use` with the weights themselves, (n,), before."""
         before = scratch.before(self.base[span.name], start, stop)
-        values = self.weights[span.name].values(start, stop, scratch.raw(stop - start))
+        tensor = self.weights[span.name]
+        whole = tensor.span.dtype == "F32"
+        values = tensor.values(
+            start, stop, out.view(np.uint8) if whole else scratch.raw(stop - start)
+        )
+        use(values)
         if values.dtype.itemsize < 4:
             out[:] = values
             values = out

@@ -67,8 +67,19 @@ class Facts:
 Weights = Doubles | Mapping[str, Doubles]
 
 
-# All updates of one tensor, block by block, (K, n), each valid until the next; any number of times.
-Blocks = Callable[[], Iterator[Floats]]
+@dataclass(frozen=True)
+class Blocks:
+    """
+    All updates of one tensor.
+
+    Attributes:
+        elements: number of coordinates.
+        read: yields the coordinates from the first to the second place block by block, (K, n),
+            each valid until the next, which a method may overwrite.
+    """
+
+    elements: int
+    read: Callable[[int, int], Iterator[Floats]]
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,9 @@ def validated(of: str, model: type[Parameters], parameters: Mapping[str, Any]) -
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         known = ", ".join(model.model_fields) or "none"
-        what = first["msg"].removeprefix("Value error, ")
+        unknown = first["type"] == "extra_forbidden"
+        what = "there is no such parameter" if unknown else first["msg"].lower()
+        what = what.removeprefix("value error, ")
         about = f"Parameter {where!r} of {of}" if where else f"The parameters of {of}"
         raise InvalidRequest(f"{about}: {what}.", hint=f"Its parameters: {known}.") from None
 

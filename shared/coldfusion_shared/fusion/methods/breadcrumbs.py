@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from coldfusion_shared.fusion.consensus import merged
 from coldfusion_shared.fusion.methods import Block, CoordinateMethod, Parameters, methods
 from coldfusion_shared.fusion.sparsify.magnitude import MagnitudeBand
-from coldfusion_shared.fusion.updates import Doubles
+from coldfusion_shared.fusion.updates import Floats
 
 
 class BreadcrumbsParameters(Parameters):
@@ -32,7 +33,7 @@ class BreadcrumbsParameters(Parameters):
     )
 
 
-def breadcrumbs(parameters: BreadcrumbsParameters, block: Block) -> Doubles:
+def breadcrumbs(parameters: BreadcrumbsParameters, block: Block) -> Floats:
     """Return the weighted mean, or sum, of what is left of the updates, times lambda, (n,)."""
     fused = merged(
         block.stack,
@@ -40,7 +41,7 @@ def breadcrumbs(parameters: BreadcrumbsParameters, block: Block) -> Doubles:
         elect_sign=parameters.elect_sign,
         normalize=parameters.normalize,
     )
-    fused *= parameters.scale
+    fused *= np.float32(parameters.scale)
     return fused
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from coldfusion_shared.fusion.consensus import merged
 from coldfusion_shared.fusion.methods import Block, CoordinateMethod, Parameters, methods
 from coldfusion_shared.fusion.sparsify.random import MagnitudePrune
-from coldfusion_shared.fusion.updates import Doubles
+from coldfusion_shared.fusion.updates import Floats
 
 
 class DellaParameters(Parameters):
@@ -47,7 +48,7 @@ def sparsifier(parameters: DellaParameters, contribution: str) -> MagnitudePrune
     return MagnitudePrune(parameters.density, parameters.epsilon, parameters.seed, contribution)
 
 
-def della(parameters: DellaParameters, block: Block) -> Doubles:
+def della(parameters: DellaParameters, block: Block) -> Floats:
     """Return the weighted mean, or sum, of what is left of the updates, times lambda, (n,)."""
     fused = merged(
         block.stack,
@@ -55,7 +56,7 @@ def della(parameters: DellaParameters, block: Block) -> Doubles:
         elect_sign=parameters.elect_sign,
         normalize=parameters.normalize,
     )
-    fused *= parameters.scale
+    fused *= np.float32(parameters.scale)
     return fused
 
 

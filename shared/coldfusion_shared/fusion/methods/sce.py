@@ -49,7 +49,7 @@ def prepare(parameters: SceParameters, blocks: Blocks) -> Energies:
     """Find the variance that the selected coordinates reach, then the updates' energies."""
     threshold = _threshold(parameters.select_topk, blocks)
     energy: Doubles | float = 0.0
-    for stack in blocks():
+    for stack in blocks.read(0, blocks.elements):
         _drop(stack, threshold)
         energy = energy + np.square(stack, dtype=np.float64).sum(axis=1)
     shares = np.asarray(energy)
@@ -58,7 +58,7 @@ def prepare(parameters: SceParameters, blocks: Blocks) -> Energies:
     return Energies(threshold, shares / total if total > 0 else equal)
 
 
-def sce(_: SceParameters, block: Block) -> Doubles:
+def sce(_: SceParameters, block: Block) -> Floats:
     """Return the mean, weighted by energy, of the selected values with the elected sign, (n,)."""
     found: Energies = block.prepared
     _drop(block.stack, found.threshold)
@@ -70,15 +70,15 @@ def _threshold(topk: float, blocks: Blocks) -> np.float32 | None:
     """Return the variance of the last coordinate that is selected; 0 selects all."""
     if topk >= 1:
         return np.float32(0)
-    varying = sum(int(np.count_nonzero(_variance(stack))) for stack in blocks())
+
+    def stream(first: int, last: int) -> Iterator[Floats]:
+        return (_variance(stack) for stack in blocks.read(first, last))
+
+    varying = sum(int(np.count_nonzero(block)) for block in stream(0, blocks.elements))
     selected = int(varying * topk)
     if not selected:
         return None
-
-    def stream() -> Iterator[Floats]:
-        return (_variance(stack) for stack in blocks())
-
-    return kth_largest(stream, [selected])[0]
+    return kth_largest(stream, blocks.elements, [selected])[0]
 
 
 def _variance(stack: Floats) -> Floats:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from coldfusion_shared.fusion.consensus import agreeing
 from coldfusion_shared.fusion.methods import Block, CoordinateMethod, Parameters, methods
 from coldfusion_shared.fusion.sparsify.magnitude import MagnitudeBand
-from coldfusion_shared.fusion.updates import Doubles
+from coldfusion_shared.fusion.updates import Floats
 
 
 class TiesParameters(Parameters):
@@ -26,10 +27,10 @@ class TiesParameters(Parameters):
     )
 
 
-def ties(parameters: TiesParameters, block: Block) -> Doubles:
+def ties(parameters: TiesParameters, block: Block) -> Floats:
     """Return the weighted mean of the values that have the elected sign, times lambda, (n,)."""
     fused = agreeing(block.stack, block.prior, normalize=parameters.normalize)
-    fused *= parameters.scale
+    fused *= np.float32(parameters.scale)
     return fused
 
 

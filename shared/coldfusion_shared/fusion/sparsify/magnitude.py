@@ -42,15 +42,15 @@ class MagnitudeBand:
         top = min(int(self.outliers * span.elements), span.elements - kept)
         values = np.empty(MAX_BLOCK_ELEMENTS, np.float32)
 
-        def stream() -> Iterator[Floats]:
-            for start in range(0, span.elements, values.size):
-                stop = min(start + values.size, span.elements)
+        def stream(first: int, last: int) -> Iterator[Floats]:
+            for start in range(first, last, values.size):
+                stop = min(start + values.size, last)
                 out = values[: stop - start]
                 reader.read(span, start, stop, out, scratch)
                 yield out
 
         ranks = [top + kept, top] if top else [kept]
-        lowest, *dropped = kth_largest(stream, ranks)
+        lowest, *dropped = kth_largest(stream, span.elements, ranks)
         return lowest, dropped[0] if dropped else everything[1]
 
     def read(
@@ -67,9 +67,8 @@ class MagnitudeBand:
         reader.read(span, start, stop, out, scratch)
         lowest, highest = prepared
         magnitudes = np.abs(out)
-        dropped = magnitudes < lowest
-        if np.isfinite(highest):
-            dropped |= magnitudes >= highest
-        # NaN and infinity stay, so that they are found.
-        dropped &= np.isfinite(magnitudes)
-        out[dropped] = 0
+        kept = magnitudes >= lowest
+        if highest < np.inf:
+            kept &= magnitudes < highest
+        # A product and no assignment: what is not finite becomes NaN, and is found.
+        np.multiply(out, kept, out=out)
