@@ -4,6 +4,7 @@ Writes docs/reference from the code: `python docs/generate.py`. A test checks th
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "errors.md": _errors(),
         "api.md": _api(),
+        "methods.md": _methods(),
     }
 
 
@@ -105,6 +107,43 @@ def _errors() -> str:
     intro = "The code travels over the wire; status is HTTP's, exit is the client's exit code."
     head = ("code", "status", "exit", "meaning")
     return "\n".join([NOTE, "# Errors", "", intro, "", *_table(head, rows)])
+
+
+def _methods() -> str:
+    from coldfusion_shared.fusion.catalogue import catalogue
+
+    found = catalogue()
+    intro = (
+        "What `--method` and `--optimizer` of `coldfusion-server fuse`, `model create` and\n"
+        "`model policy` can name, with the parameters that `--param` and `--optimizer-param` set.\n"
+        "How they are computed, and where that differs from other programs:\n"
+        "[Fusing](../explanation/fusing.md)."
+    )
+    lines = [NOTE, "# Fusion methods and server optimizers", "", intro, ""]
+    lines += ["## Methods", "", *_plugins(found.methods)]
+    lines += ["## Optimizers", "", *_plugins(found.optimizers)]
+    return "\n".join(lines)
+
+
+def _plugins(entries: Any) -> list[str]:
+    from coldfusion_shared.fusion.catalogue import value_range
+
+    lines = []
+    for entry in entries:
+        kind = {"weights": "A weight method", "coordinates": "A coordinate method"}
+        what = f"{kind[entry.kind]}: " if entry.kind in kind else ""
+        lines += [f"### {entry.name}", "", f"{what}{entry.summary}. <{entry.paper}>", ""]
+        rows = [
+            (
+                f"`{parameter.name}`",
+                f"`{json.dumps(parameter.default)}`",
+                value_range(parameter),
+                parameter.description,
+            )
+            for parameter in entry.parameters
+        ]
+        lines += _table(("parameter", "default", "value", "meaning"), rows)
+    return lines
 
 
 def _api() -> str:

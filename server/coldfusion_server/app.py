@@ -9,7 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from coldfusion_server.api import bases, contributions, events, models, rounds, server, uploads
+from coldfusion_server.api import (
+    bases,
+    contributions,
+    events,
+    fusion,
+    models,
+    rounds,
+    server,
+    uploads,
+)
 from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
 from coldfusion_server.api.responses import add_handlers
@@ -60,7 +69,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.broker = broker
-    for module in (server, models, bases, rounds, contributions, uploads, events):
+    for module in (server, models, fusion, bases, rounds, contributions, uploads, events):
         app.include_router(module.router, responses=ERRORS, dependencies=[Security(BEARER)])  # type: ignore[arg-type]
     add_handlers(app)
     add_dashboard(app)

@@ -22,6 +22,7 @@ CONTRIBUTORS = {**dict.fromkeys(ROLES, 403), None: 401, "contributor": 201, "mai
 EVALUATORS = {**dict.fromkeys(ROLES, 403), None: 401, "evaluator": 201, "maintainer": 201,
               "admin": 201}  # fmt: skip
 MAINTAINERS = {**dict.fromkeys(ROLES, 403), None: 401, "maintainer": 409, "admin": 409}
+SETTERS = {**dict.fromkeys(ROLES, 403), None: 401, "maintainer": 200, "admin": 200}
 # Theirs is somebody else's contribution: nobody but its contributor gets at its upload.
 OWNERS = {**dict.fromkeys(ROLES, 403), None: 401}
 
@@ -49,6 +50,8 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("POST", "/v1/contributions/{contribution}/complete"): OWNERS,
     ("PUT", "/v1/uploads/{upload}/{number}"): dict.fromkeys(ROLES, 403),
     ("GET", "/v1/events"): ALL,
+    ("GET", "/v1/fusion"): ALL,
+    ("PUT", "/v1/models/{owner}/{name}/policy"): SETTERS,
 }  # fmt: skip
 # It never ends; see test_events.py.
 STREAMS = {("GET", "/v1/events/stream")}
@@ -95,6 +98,8 @@ def call(repo: Repository, method: str, path: str, model: str, role: str | None,
     if path.endswith("/contributions") and method == "POST":
         headers["Idempotency-Key"] = "12345678"
         body = declaration(body_file(list(ROLES).index(role) + 10))
+    if path.endswith("/policy"):
+        body = {"min_contributions": 3}
     if path.endswith("/evaluations") and method == "POST":
         body = {"suite": "s", "protocol": "frozen", "scores": {"a": 50.0}}
     return repo.client(token).request(method, filled, headers=headers, json=body)

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
 from coldfusion_server.services import models
 from coldfusion_shared.schemas.common import Page
-from coldfusion_shared.schemas.models import Model
+from coldfusion_shared.schemas.models import Model, Policy
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -22,3 +22,9 @@ def list_models(ctx: Ctx, who: Who, window: WindowQuery) -> Page[Model]:
 def get_model(ctx: Ctx, who: Who, model: ModelPath) -> Model:
     """Show one model: its newest base, its policy, its open round."""
     return models.get_model(ctx, model, who)
+
+
+@router.put("/{owner}/{name}/policy")
+def set_policy(ctx: Ctx, who: Who, model: ModelPath, policy: Policy) -> Model:
+    """Set how rounds close and fuse, from the open round on; for maintainers."""
+    return models.set_policy(ctx, model, policy, who)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from coldfusion_server.cli.options import number_or_word, pairs
 from coldfusion_server.cli.output import show
 from coldfusion_shared.errors import InvalidRequest
 
@@ -123,22 +124,22 @@ def fuse(
         raise InvalidRequest("Say where the fused model goes: --out DIR")
     check_out(out)
     outputs = fuse_outputs.Outputs.checked(report, heatmap)
-    step_parameters = fuse_inputs.pairs("--optimizer-param", optimizer_param, parsed=True)
+    step_parameters = pairs("--optimizer-param", optimizer_param, parsed=True)
     recipe_options = {
         "method": method,
-        "parameters": fuse_inputs.pairs("--param", param, parsed=True),
+        "parameters": pairs("--param", param, parsed=True),
         "dare": None if dare is None else {"density": dare, "seed": seed or 0},
         "staleness_exponent": staleness_exponent,
         "optimizer": optimizer,
         "optimizer_parameters": step_parameters,
-        "server_lr": fuse_inputs.number_or_word(server_lr),
+        "server_lr": number_or_word(server_lr),
         "server_lr_cap": server_lr_cap,
         "pull": pull,
     }
     named = {
-        "--weight": fuse_inputs.pairs("--weight", weight),
-        "--made-from": fuse_inputs.pairs("--made-from", made_from),
-        "--age": fuse_inputs.pairs("--age", age),
+        "--weight": pairs("--weight", weight),
+        "--made-from": pairs("--made-from", made_from),
+        "--age": pairs("--age", age),
     }
     with ExitStack() as stack:
         merge = fuse_inputs.wanted(mergekit, base, contributions, recipe_options, named)

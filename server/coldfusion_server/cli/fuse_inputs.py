@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -19,43 +18,6 @@ from coldfusion_shared.fusion.mergekit import DTYPES, MergekitMerge, read_mergek
 from coldfusion_shared.schemas.recipes import Recipe
 
 Named = Mapping[str, dict[str, Any]]
-
-
-def pairs(option: str, given: Sequence[str] | None, *, parsed: bool = False) -> dict[str, Any]:
-    """
-    Return the NAME=VALUE texts of a repeatable option as a dictionary.
-
-    Args:
-        option: what it is called, for messages.
-        given: the texts.
-        parsed: whether values are JSON where they can be: numbers, true, null.
-    """
-    found: dict[str, Any] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InvalidRequest(f"{option} {text!r} is not NAME=VALUE.")
-        if name in found:
-            raise InvalidRequest(f"{option} gives {name!r} twice.")
-        found[name] = _value(value) if parsed else value
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def number_or_word(text: str | None) -> float | str | None:
-    """Return `text` as a number, if it is one."""
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def dtype_code(name: str | None) -> str | None:

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from coldfusion_server.cli.options import DatabaseUrl, DataDir, Json, opened, parse_duration
+from coldfusion_server.cli.options import (
+    DatabaseUrl,
+    DataDir,
+    Json,
+    number_or_word,
+    opened,
+    pairs,
+    parse_duration,
+)
 from coldfusion_server.cli.output import show, table
 
 app = typer.Typer(no_args_is_help=True, help="Make models and look at them.")
+
+
+MinContributions = Annotated[
+    int | None, typer.Option(help="A round never closes by itself with fewer.")
+]
+MaxContributions = Annotated[
+    int | None, typer.Option(help="A round closes at once when it has this many.")
+]
+Deadline = Annotated[
+    str | None, typer.Option(help="A round with its minimum closes after this: 24h, 30m.")
+]
+Method = Annotated[str | None, typer.Option(help="Fusion method; see: coldfusion-server methods.")]
+Param = Annotated[
+    list[str] | None, typer.Option(help="Parameter of the method, NAME=VALUE; repeatable.")
+]
+ServerLr = Annotated[
+    str | None, typer.Option(help="Factor of the fused update: a number, or auto.")
+]
+Optimizer = Annotated[
+    str | None, typer.Option(help="Server optimizer; see: coldfusion-server methods.")
+]
+OptimizerParam = Annotated[
+    list[str] | None, typer.Option(help="Parameter of the optimizer, NAME=VALUE; repeatable.")
+]
+Pull = Annotated[
+    float | None, typer.Option(help="Share of the way back to the pretrained model, 0 to 1.")
+]
 
 
 @app.command()
@@ -18,16 +53,15 @@ def create(
     source: Annotated[
         str, typer.Option("--from", help="A transformers folder, or a model id of the hub.")
     ],
-    min_contributions: Annotated[
-        int | None, typer.Option(help="A round never closes by itself with fewer.")
-    ] = None,
-    max_contributions: Annotated[
-        int | None, typer.Option(help="A round closes at once when it has this many.")
-    ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(help="A round with its minimum closes after this: 24h, 30m.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="Fusion method.")] = None,
+    min_contributions: MinContributions = None,
+    max_contributions: MaxContributions = None,
+    deadline: Deadline = None,
+    method: Method = None,
+    param: Param = None,
+    server_lr: ServerLr = None,
+    optimizer: Optimizer = None,
+    optimizer_param: OptimizerParam = None,
+    pull: Pull = None,
     public: Annotated[
         bool, typer.Option("--public/--private", help="Whether bases can be read without a token.")
     ] = False,
@@ -39,15 +73,8 @@ def create(
     from coldfusion_server.cli.pretrained import fetched
     from coldfusion_server.services.models import create_model, make_policy
 
-    limit = parse_duration(deadline)
-    policy = make_policy(
-        {
-            "min_contributions": min_contributions,
-            "max_contributions": max_contributions,
-            "deadline_seconds": None if limit is None else int(limit.total_seconds()),
-            "method": method,
-        }
-    )
+    recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
+    policy = make_policy({**_closing(min_contributions, max_contributions, deadline), **recipe})
     with opened(data_dir, database_url) as context, fetched(source) as (folder, origin):
         model = create_model(context, name, folder, origin, policy, public=public)
     show(
@@ -56,6 +83,74 @@ def create(
         f"{model.name} {model.current} is published and round {model.open_round} is open.\n"
         f"Contribute with: coldfusion-client contribute {model.name} --data FILE",
     )
+
+
+@app.command()
+def policy(
+    name: Annotated[str, typer.Argument(help="owner/name")],
+    min_contributions: MinContributions = None,
+    max_contributions: MaxContributions = None,
+    deadline: Deadline = None,
+    method: Method = None,
+    param: Param = None,
+    server_lr: ServerLr = None,
+    optimizer: Optimizer = None,
+    optimizer_param: OptimizerParam = None,
+    pull: Pull = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """
+    Change how a model's rounds close and fuse, from its open round on.
+
+    What is not given stays as it is; another method or optimizer starts with its own defaults.
+    """
+    from coldfusion_server.cli.operator import OPERATOR
+    from coldfusion_server.services.models import get_model, make_policy, set_policy
+
+    recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
+    changes = {**_closing(min_contributions, max_contributions, deadline), **recipe}
+    with opened(data_dir, database_url) as context:
+        before = get_model(context, name, OPERATOR).policy.model_dump()
+        for chosen, parameters in RECIPE_PAIRS:
+            if changes[chosen] not in (None, before[chosen]):
+                before[parameters] = {}
+        given = {key: value for key, value in changes.items() if value is not None}
+        model = set_policy(context, name, make_policy({**before, **given}), OPERATOR)
+    rows = list(model.policy.model_dump(mode="json").items())
+    show(model.model_dump(mode="json"), as_json, table(("POLICY", "VALUE"), rows))
+
+
+# A choice, and the parameters that belong to it.
+RECIPE_PAIRS = (("method", "parameters"), ("optimizer", "optimizer_parameters"))
+
+
+def _closing(least: int | None, most: int | None, deadline: str | None) -> dict[str, Any]:
+    limit = parse_duration(deadline)
+    return {
+        "min_contributions": least,
+        "max_contributions": most,
+        "deadline_seconds": None if limit is None else int(limit.total_seconds()),
+    }
+
+
+def _recipe(
+    method: str | None,
+    param: list[str] | None,
+    server_lr: str | None,
+    optimizer: str | None,
+    optimizer_param: list[str] | None,
+    pull: float | None,
+) -> dict[str, Any]:
+    return {
+        "method": method,
+        "parameters": pairs("--param", param, parsed=True) or None,
+        "server_lr": number_or_word(server_lr),
+        "optimizer": optimizer,
+        "optimizer_parameters": pairs("--optimizer-param", optimizer_param, parsed=True) or None,
+        "pull": pull,
+    }
 
 
 @app.command("list")

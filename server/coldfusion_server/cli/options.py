@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +44,43 @@ def parse_duration(text: str | None) -> timedelta | None:
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
         raise InvalidRequest(f"{text!r} is too long.") from None
+
+
+def pairs(option: str, given: Sequence[str] | None, *, parsed: bool = False) -> dict[str, Any]:
+    """
+    Return the NAME=VALUE texts of a repeatable option as a dictionary.
+
+    Args:
+        option: what it is called, for messages.
+        given: the texts.
+        parsed: whether values are JSON where they can be: numbers, true, null.
+    """
+    found: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidRequest(f"{option} {text!r} is not NAME=VALUE.")
+        if name in found:
+            raise InvalidRequest(f"{option} gives {name!r} twice.")
+        found[name] = _value(value) if parsed else value
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def number_or_word(text: str | None) -> float | str | None:
+    """Return `text` as a number, if it is one."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from coldfusion_server.events import outbox
 from coldfusion_server.services import bases, cards, paging, rounds
 from coldfusion_server.services.context import SOFTWARE, Context
 from coldfusion_server.services.lookup import find_model, policy_of
-from coldfusion_server.services.tokens import Principal
+from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import InvalidRequest, ModelExists
 from coldfusion_shared.fusion.methods import CoordinateMethod
@@ -24,6 +24,7 @@ from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.common import Page, check_model_name
 from coldfusion_shared.schemas.models import Model, Policy
+from coldfusion_shared.schemas.tokens import Role
 
 
 def create_model(
@@ -88,6 +89,25 @@ def list_models(ctx: Context, principal: Principal | None, window: paging.Window
         query = query.where(ModelRow.public)
     with ctx.database.read() as session:
         return paging.page(session, query, ModelRow.id, window, lambda row: to_schema(session, row))
+
+
+def set_policy(ctx: Context, name: str, policy: Policy, principal: Principal | None) -> Model:
+    """
+    Set how the model's rounds close and fuse, from its open round on.
+
+    Raises:
+        InvalidRequest, UnknownName: rounds of that policy could not be fused; nothing is changed.
+        Forbidden: the caller is no maintainer.
+    """
+    require(principal, Role.MAINTAINER)
+    check_policy(policy)
+    with ctx.database.write() as session:
+        row = find_model(session, name, principal)
+        row.policy = policy.model_dump()
+        data = {"policy": policy.model_dump(mode="json")}
+        outbox.append(session, ctx.now(), "model.policy", name, data)
+        session.flush()
+        return to_schema(session, row)
 
 
 def make_policy(values: dict[str, Any]) -> Policy:

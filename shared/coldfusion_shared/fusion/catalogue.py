@@ -1,0 +1,74 @@
+"""The registered methods and optimizers, described: for the CLI, the API and the documentation."""
+
+from __future__ import annotations
+
+from coldfusion_shared.fusion import optimizers
+from coldfusion_shared.fusion.methods import Method, Parameters, WeightMethod, discover
+from coldfusion_shared.fusion.optimizers import Optimizer
+from coldfusion_shared.schemas.fusion import (
+    FusionCatalogue,
+    ParameterDescription,
+    PluginDescription,
+)
+
+
+def catalogue() -> FusionCatalogue:
+    """Return everything that is registered, by name."""
+    methods, steps = discover(), optimizers.discover()
+    return FusionCatalogue(
+        methods=[_described(name, methods[name], _kind(methods[name])) for name in methods],
+        optimizers=[_described(name, steps[name], "optimizer") for name in steps],
+    )
+
+
+def value_range(parameter: ParameterDescription) -> str:
+    """Return the type and the range of a parameter for people: ``number, above 0, at most 1``."""
+    return " or ".join(_alternatives(parameter.json_schema))
+
+
+def _kind(method: Method) -> str:
+    return "weights" if isinstance(method, WeightMethod) else "coordinates"
+
+
+def _described(name: str, entry: Method | Optimizer, kind: str) -> PluginDescription:
+    return PluginDescription(
+        name=name,
+        summary=entry.summary,
+        paper=entry.paper,
+        kind=kind,
+        parameters=_parameters(entry.parameters),
+    )
+
+
+def _parameters(model: type[Parameters]) -> list[ParameterDescription]:
+    properties = model.model_json_schema().get("properties", {})
+    hidden = {"title", "description", "default"}
+    return [
+        ParameterDescription(
+            name=name,
+            description=field.description or "",
+            default=field.default,
+            json_schema={
+                key: value for key, value in properties[name].items() if key not in hidden
+            },
+        )
+        for name, field in model.model_fields.items()
+    ]
+
+
+LIMITS = {
+    "exclusiveMinimum": "above",
+    "minimum": "at least",
+    "exclusiveMaximum": "below",
+    "maximum": "at most",
+}
+
+
+def _alternatives(schema: dict[str, object]) -> list[str]:
+    options = schema.get("anyOf")
+    if isinstance(options, list):
+        return [text for option in options for text in _alternatives(option)]
+    if "const" in schema:
+        return [str(schema["const"])]
+    limits = [f"{word} {schema[key]:g}" for key, word in LIMITS.items() if key in schema]
+    return [", ".join([str(schema.get("type", "any")), *limits])]
