@@ -28,6 +28,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self._entries: dict[str, T] = {}
+        self._discovered: set[str] = set()
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that adds its target under `name`."""
@@ -53,8 +54,11 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries))
 
     def discover(self, package: ModuleType) -> None:
-        """Import every module of `package`, then every entry point of the registry's group."""
+        """Import, once, every module of `package` and every entry point of the registry's group."""
+        if package.__name__ in self._discovered:
+            return
         for module in pkgutil.iter_modules(package.__path__, prefix=f"{package.__name__}."):
             importlib.import_module(module.name)
         for entry_point in entry_points(group=self.group):
             entry_point.load()
+        self._discovered.add(package.__name__)

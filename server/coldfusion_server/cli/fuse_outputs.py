@@ -13,9 +13,9 @@ from coldfusion_shared.fusion.folders import Job, fuse_folders
 from coldfusion_shared.fusion.heatmap import check_format, draw_cosines
 from coldfusion_shared.fusion.plan import phases
 from coldfusion_shared.fusion.report import ContributionReport, Report
-from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.header import ITEM_BYTES
+from coldfusion_shared.weights.tied import fused_tensors
 
 # More columns of cosines do not fit a screen; the heat map has them all.
 MAX_COLUMNS = 8
@@ -64,8 +64,8 @@ class Outputs:
 def run(job: Job, threads: int) -> Report:
     """Fuse `job` and show how far it is."""
     with Checkpoint.from_folder(job.base) as base:
-        shared = body(base.spans())
-    size = sum(span.elements * ITEM_BYTES[span.dtype] for span in shared.values())
+        spans = fused_tensors(base).spans
+    size = sum(span.elements * ITEM_BYTES[span.dtype] for span in spans.values())
     total = size * len(job.contributions)
     with phase_bars(phases(job.recipe, with_gram=job.compare), total) as progress:
         return fuse_folders(job, threads, progress)

@@ -42,10 +42,9 @@ from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import FusedContribution, Manifest, ParentBase
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.recipes import Recipe
-from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.header import ITEM_BYTES
-from coldfusion_shared.weights.tied import tied_to_body
+from coldfusion_shared.weights.tied import FusedTensors, fused_tensors
 
 log = structlog.get_logger(__name__)
 
@@ -196,8 +195,8 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     with ExitStack() as stack:
         base = stack.enter_context(bases.open_weights(ctx, given.base.files))
         updates = [_update(ctx, stack, base, item) for item in given.contributions]
-        shared = body(base.spans())
-        size = sum(span.elements * ITEM_BYTES[span.dtype] for span in shared.values())
+        tensors = fused_tensors(base)
+        size = sum(span.elements * ITEM_BYTES[span.dtype] for span in tensors.spans.values())
         total = len(phases(given.recipe)) * len(updates) * size
         renewal = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
         executor = threads(ctx.settings.fuse_threads or os.cpu_count() or 1)
@@ -205,8 +204,8 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
         def progress(phase: str, done: int) -> None:
             renewal(done)
 
-        plan = make_plan(shared, updates, given.recipe, executor, progress=progress)
-        onto = _onto(ctx, stack, given, base)
+        plan = make_plan(tensors.spans, updates, given.recipe, executor, progress=progress)
+        onto = _onto(ctx, stack, given, base, tensors)
         pieces = fused(plan, onto, _views(plan, base), executor, progress)
         stored = _store(ctx, stack, pieces)
     return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
@@ -218,7 +217,9 @@ def _update(ctx: Context, stack: ExitStack, base: Checkpoint, item: FusedContrib
     return Update(item.id, FullUpdate(weights.tensors, base.tensors))
 
 
-def _onto(ctx: Context, stack: ExitStack, given: Input, base: Checkpoint) -> Onto:
+def _onto(
+    ctx: Context, stack: ExitStack, given: Input, base: Checkpoint, tensors: FusedTensors
+) -> Onto:
     """Open what the step is added to: the master, where the published weights are coarser."""
 
     def opened(files: list[FileEntry]) -> Checkpoint:
@@ -231,10 +232,10 @@ def _onto(ctx: Context, stack: ExitStack, given: Input, base: Checkpoint) -> Ont
             state.setdefault(name, []).append(file.model_copy(update={"path": path}))
     return Onto(
         base=opened(given.base.master) if given.base.master else base,
-        origin=opened(given.origin.files) if given.recipe.pull else None,
-        state={name: opened(files) for name, files in state.items()},
+        origin=opened(given.origin.files).tensors if given.recipe.pull else None,
+        state={name: opened(files).tensors for name, files in state.items()},
         steps=given.base.optimizer_steps if state else 0,
-        tied=tied_to_body(base.tensors),
+        tied=tensors.tied,
     )
 
 

@@ -22,7 +22,9 @@ import numpy.typing as npt
 from coldfusion_shared.errors import NonFiniteWeights
 from coldfusion_shared.fusion.executor import Executor, Serial
 from coldfusion_shared.fusion.gram import (
+    MAX_BY_TENSOR,
     Gram,
+    GramSum,
     Measure,
     TensorGram,
     all_products,
@@ -61,16 +63,17 @@ class Onto:
 
     Attributes:
         base: what the step is added to: the line's master, where it has one.
-        origin: the pretrained model; needed where the recipe pulls towards it.
+        origin: the pretrained model's tensors, under the base's names; needed where the recipe
+            pulls towards it.
         state: the server optimizer's tensors after the last round, by their names in it; empty at
             its first step.
         steps: number of steps that the optimizer has made.
-        tied: tensors outside the body, and the one of the body that each is the same as.
+        tied: tensors that are not fused themselves, and the one that each is the same as.
     """
 
     base: Checkpoint
-    origin: Checkpoint | None = None
-    state: Mapping[str, Checkpoint] = field(default_factory=dict)
+    origin: Mapping[str, StoredTensor] | None = None
+    state: Mapping[str, Mapping[str, StoredTensor]] = field(default_factory=dict)
     steps: int = 0
     tied: Mapping[str, str] = field(default_factory=dict)
 
@@ -109,7 +112,7 @@ def fused(
         NonFiniteWeights: the result holds NaN or infinity; the contribution at fault is named.
     """
     worker, work = _Worker(plan, onto, views), executor or Serial()
-    parts = {name: nothing(len(plan.updates)) for name in plan.spans}
+    grams = GramSum(plan.updates, plan.spans if len(plan.updates) <= MAX_BY_TENSOR else ())
     for file, header in onto.base.headers.items():
         for view in views:
             if view.has(header.tensors):
@@ -119,10 +122,10 @@ def fused(
                 for name, values in result.values.items():
                     yield Piece(name, file, values.view(np.uint8).data)
                 if result.gram is not None:
-                    parts[result.task.name] += result.gram
+                    grams.add(result.task.name, result.gram)
                 progress(FUSING, result.task.bytes_read)
     if plan.compares_late:
-        compared(Gram(tuple(update.id for update in plan.updates), parts))
+        compared(grams.gram())
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ def _weighted_sum(plan: Plan, onto: Onto, span: TensorSpan) -> _Sum:
         bases.add(divisor * (1 - pull), onto.base.tensors[span.name])
     if pull:
         assert onto.origin is not None, "a pull needs the pretrained model"
-        bases.add(pull, onto.origin.tensors[span.name])
+        bases.add(pull, onto.origin[span.name])
     updates = []
     for factor, update in zip(factors, plan.updates, strict=True):
         stored = update.reader.terms(span)
@@ -397,7 +400,7 @@ class _Worker(local):
     ) -> tuple[Doubles, dict[str, Doubles]]:
         plan, name = self.plan, task.tensor.span.name
         state = {
-            kept: self.onto.state[kept].tensors[name].values(start, stop).astype(np.float64)
+            kept: self.onto.state[kept][name].values(start, stop).astype(np.float64)
             if self.onto.state
             else np.zeros(stop - start)
             for kept in plan.kinds.optimizer.state
@@ -411,7 +414,7 @@ class _Worker(local):
         pull = self.plan.recipe.pull
         if pull:
             assert self.onto.origin is not None, "a pull needs the pretrained model"
-            origin = self.onto.origin.tensors[task.tensor.span.name].values(start, stop)
+            origin = self.onto.origin[task.tensor.span.name].values(start, stop)
             moved *= 1 - pull
             moved += origin.astype(np.float64) * pull
         return moved

@@ -35,7 +35,7 @@ from coldfusion_shared.errors import (
 from coldfusion_shared.fusion.engine import Onto, fused
 from coldfusion_shared.fusion.executor import Executor, threads
 from coldfusion_shared.fusion.gram import Gram
-from coldfusion_shared.fusion.plan import Plan, Progress, make_plan
+from coldfusion_shared.fusion.plan import Plan, Progress, kinds, make_plan
 from coldfusion_shared.fusion.report import Report, make_report
 from coldfusion_shared.fusion.updates import FullUpdate, Update
 from coldfusion_shared.fusion.views import (
@@ -48,7 +48,7 @@ from coldfusion_shared.fusion.views import (
     weights_view,
 )
 from coldfusion_shared.schemas.recipes import Recipe
-from coldfusion_shared.weights.body import align, body
+from coldfusion_shared.weights.body import align
 from coldfusion_shared.weights.checkpoint import Checkpoint, StoredTensor
 from coldfusion_shared.weights.header import ITEM_BYTES
 from coldfusion_shared.weights.layout import (
@@ -57,7 +57,7 @@ from coldfusion_shared.weights.layout import (
     SINGLE_FILE,
     write_index,
 )
-from coldfusion_shared.weights.tied import tied_to_body
+from coldfusion_shared.weights.tied import FusedTensors, fused_tensors, same_values
 from coldfusion_shared.weights.write import match_body
 
 REPORT_FILE = "fusion.json"
@@ -126,6 +126,7 @@ class Inputs:
     """A job's folders, opened."""
 
     base: Checkpoint
+    fused: FusedTensors
     onto: Onto
     updates: list[Update]
     changed_integers: list[list[str]]
@@ -146,10 +147,9 @@ def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, si
     check_out(job.out)
     with ExitStack() as stack:
         inputs = open_inputs(job, stack)
-        spans = body(inputs.base.spans())
         executor = threads(count)
         plan = make_plan(
-            spans,
+            inputs.fused.spans,
             inputs.updates,
             job.recipe,
             executor,
@@ -191,12 +191,13 @@ def open_inputs(job: Job, stack: ExitStack) -> Inputs:
     if not names:
         raise InvalidRequest("There is nothing to fuse: no contribution is given.")
     base = _opened(stack, job.base, "The base")
+    tensors = fused_tensors(base)
     updates = [_update(stack, base, contribution) for contribution in job.contributions]
     changed = [
         _changed_integers(base, _opened(stack, contribution.folder, contribution.name))
         for contribution in job.contributions
     ]
-    return Inputs(base, _onto(stack, job, base), updates, changed)
+    return Inputs(base, tensors, _onto(stack, job, base, tensors), updates, changed)
 
 
 def _opened(stack: ExitStack, folder: Path, who: str) -> Checkpoint:
@@ -255,15 +256,12 @@ def _changed_integers(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
     names = align(base.tensors, finetuned.tensors)
     for name in names:
         ours, theirs = base.tensors[name], finetuned.tensors[names[name]]
-        if ours.span.is_float or theirs.span.kind() != ours.span.kind():
-            continue
-        elements = ours.span.elements
-        if (ours.values(0, elements) != theirs.values(0, elements)).any():
+        if not ours.span.is_float and not same_values(ours, theirs):
             changed.append(name)
     return changed
 
 
-def _onto(stack: ExitStack, job: Job, base: Checkpoint) -> Onto:
+def _onto(stack: ExitStack, job: Job, base: Checkpoint, fused: FusedTensors) -> Onto:
     """Return what the step is added to: the base's master and optimizer state, if it has them."""
     master = base
     if (job.base / MASTER).is_dir():
@@ -279,31 +277,32 @@ def _onto(stack: ExitStack, job: Job, base: Checkpoint) -> Onto:
                 "A pull towards the pretrained model needs that model.",
                 hint="Give its folder: --origin DIR",
             )
-        origin = _opened(stack, job.origin, "The pretrained model")
         with _named("The pretrained model"):
-            match_body(origin, base)
-    before = _state(job)
+            origin = match_body(_opened(stack, job.origin, "The pretrained model"), base)
+    state, steps = _state(stack, job, fused)
+    return Onto(master, origin, state, steps, fused.tied)
+
+
+def _state(
+    stack: ExitStack, job: Job, fused: FusedTensors
+) -> tuple[dict[str, Mapping[str, StoredTensor]], int]:
+    """Return the tensors and the steps of the base's optimizer, if it is the one asked for."""
     folder = job.base / OPTIMIZER_FOLDER
-    state = {
-        name: _opened(stack, folder / name, "The optimizer's state")
-        for name in (
-            sorted(item.name for item in folder.iterdir() if item.is_dir()) if before else ()
-        )
-    }
-    steps = before.steps if before else 0
-    return Onto(master, origin, state, steps, tied_to_body(base.tensors))
-
-
-def _state(job: Job) -> OptimizerState | None:
-    """Return what the base's optimizer has done so far, if it is the one that is asked for."""
-    file = job.base / OPTIMIZER_FOLDER / STATE_FILE
-    if not file.is_file():
-        return None
+    if not (folder / STATE_FILE).is_file():
+        return {}, 0
     try:
-        state = OptimizerState.model_validate_json(file.read_bytes())
+        before = OptimizerState.model_validate_json((folder / STATE_FILE).read_bytes())
     except ValidationError:
-        raise BadModel(f"{file} is not the state of an optimizer.") from None
-    return state if state.optimizer == job.recipe.optimizer else None
+        raise BadModel(f"{folder / STATE_FILE} is not the state of an optimizer.") from None
+    if before.optimizer != job.recipe.optimizer:
+        return {}, 0
+    state: dict[str, Mapping[str, StoredTensor]] = {}
+    for name in kinds(job.recipe).optimizer.state:
+        state[name] = _opened(stack, folder / name, "The optimizer's state").tensors
+        shapes = {key: tensor.span.shape for key, tensor in state[name].items()}
+        if shapes != {key: span.shape for key, span in fused.spans.items()}:
+            raise BadModel(f"The optimizer's state in {folder / name} is not that of the base.")
+    return state, before.steps
 
 
 def _scorer(job: Job, inputs: Inputs, executor: Executor) -> Callable[[Plan], float] | None:
@@ -313,6 +312,7 @@ def _scorer(job: Job, inputs: Inputs, executor: Executor) -> Callable[[Plan], fl
         return None
 
     def score(plan: Plan) -> float:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="coldfusion-", dir=job.out.parent) as name:
             folder = Path(name)
             _write_model(folder, job, inputs, plan, executor, lambda phase, size: None)

@@ -8,7 +8,7 @@ also counts zeros and agreeing signs and finds what is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +37,9 @@ Progress = Callable[[int], None]
 
 # Up to so many updates their products are taken row by row.
 FLAT = 16
+
+# With more updates the matrices of single tensors are kept only where a method needs them.
+MAX_BY_TENSOR = 128
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,13 @@ class Gram:
 
     Attributes:
         ids: the contributions, in the order of rows and columns.
-        tensors: by name.
+        whole: over all tensors.
+        tensors: by name; empty where K is so large that nobody asked for them.
     """
 
     ids: tuple[str, ...]
+    whole: TensorGram
     tensors: Mapping[str, TensorGram]
-
-    @cached_property
-    def whole(self) -> TensorGram:
-        """Sum over all tensors."""
-        return sum(self.tensors.values(), nothing(len(self.ids)))
 
     @property
     def total(self) -> Doubles:
@@ -138,6 +138,8 @@ def gram_pass(
     updates: Sequence[Update],
     executor: Executor,
     progress: Progress = lambda _: None,
+    *,
+    by_tensor: bool = True,
 ) -> Gram:
     """
     Read all updates once and return their Gram matrix.
@@ -147,11 +149,14 @@ def gram_pass(
         updates: in the order of rows and columns.
         executor: works on the chunks; it changes no bit of the result.
         progress: called with the number of bytes of each chunk, over all updates.
+        by_tensor: whether the matrix of each tensor is kept, which takes 8 K^2 bytes.
 
     Raises:
         NonFiniteWeights: an update holds NaN or infinity; the contribution is named.
     """
-    return _pass(spans, updates, executor, progress, all_products)
+    found = GramSum(updates, spans if by_tensor else ())
+    _pass(found, spans, updates, executor, progress, all_products)
+    return found.gram()
 
 
 def extend_gram(
@@ -168,13 +173,33 @@ def extend_gram(
     """
     if gram.ids != tuple(update.id for update in updates[:-1]):
         raise InvalidRequest("The Gram matrix is not that of the contributions before the last.")
-    column = _pass(spans, updates, executor, progress, _last_products)
-    tensors = {}
-    for name, found in column.tensors.items():
-        products = found.products
-        products[:-1, :-1] = gram.tensors[name].products
-        tensors[name] = TensorGram(products, found.nonzero, found.agreement, found.elements)
-    return Gram(column.ids, tensors)
+    found = GramSum(updates, gram.tensors)
+    _pass(found, spans, updates, executor, progress, _last_products)
+    column = found.gram()
+    column.whole.products[:-1, :-1] = gram.whole.products
+    for name, tensor in column.tensors.items():
+        tensor.products[:-1, :-1] = gram.tensors[name].products
+    return column
+
+
+class GramSum:
+    """A Gram matrix that grows chunk by chunk, in the order of the chunks."""
+
+    def __init__(self, updates: Sequence[Update], tensors: Iterable[str]) -> None:
+        """Begin with nothing; `tensors`: names of those whose own matrix is kept."""
+        self.ids = tuple(update.id for update in updates)
+        self.whole = nothing(len(updates))
+        self.tensors = {name: nothing(len(updates)) for name in tensors}
+
+    def add(self, tensor: str, part: TensorGram) -> None:
+        """Add what was learnt from a chunk of the tensor of that name."""
+        self.whole += part
+        if tensor in self.tensors:
+            self.tensors[tensor] += part
+
+    def gram(self) -> Gram:
+        """Return the matrix of all that was added."""
+        return Gram(self.ids, self.whole, self.tensors)
 
 
 Products = Callable[[Doubles], Doubles]
@@ -207,19 +232,18 @@ class _Task:
 
 
 def _pass(
+    found: GramSum,
     spans: Mapping[str, TensorSpan],
     updates: Sequence[Update],
     executor: Executor,
     progress: Progress,
     products: Products,
-) -> Gram:
+) -> None:
     worker = _Worker(updates, products)
-    found = {name: nothing(len(updates)) for name in spans}
     with one_thread_products():
         for task, part in executor.map(worker, _tasks(spans)):
-            found[task.span.name] += part
+            found.add(task.span.name, part)
             progress(len(updates) * part.elements * ITEM_BYTES[task.span.dtype])
-    return Gram(tuple(update.id for update in updates), found)
 
 
 def one_thread_products() -> AbstractContextManager[object]:
@@ -258,12 +282,10 @@ class Measure(local):
         elements = stack.shape[1]
         doubles = self.doubles[:, :elements]
         positive, negative = self.positive[:, :elements], self.negative[:, :elements]
-        # NaN and infinity are found by who asks, not by a warning.
-        with np.errstate(invalid="ignore"):
-            doubles[:] = stack
-            products = self.products(doubles)
-            np.greater(stack, np.float32(0), out=positive)
-            np.less(stack, np.float32(0), out=negative)
+        doubles[:] = stack
+        products = self.products(doubles)
+        np.greater(stack, np.float32(0), out=positive)
+        np.less(stack, np.float32(0), out=negative)
         signs = positive.view(np.int8)
         np.subtract(signs, negative.view(np.int8), out=signs)
         nonzero = np.array([np.count_nonzero(row) for row in signs], np.int64)
@@ -296,8 +318,11 @@ class _Worker(local):
 
     def __call__(self, task: _Task) -> tuple[_Task, TensorGram]:
         found, block = nothing(len(self.updates)), self.measure.block
-        for start in range(task.start, task.stop, block):
-            stop = min(start + block, task.stop)
-            found += self.measure(load_stack(self.updates, task.span, start, stop, self.scratch))
+        # What is not finite is found below, and not by a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(task.start, task.stop, block):
+                stop = min(start + block, task.stop)
+                stack = load_stack(self.updates, task.span, start, stop, self.scratch)
+                found += self.measure(stack)
         check_finite(found, self.updates, task.span)
         return task, found

@@ -16,7 +16,7 @@ import numpy as np
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.fusion import optimizers
 from coldfusion_shared.fusion.executor import Executor, Serial
-from coldfusion_shared.fusion.gram import Gram, gram_pass
+from coldfusion_shared.fusion.gram import MAX_BY_TENSOR, Gram, gram_pass
 from coldfusion_shared.fusion.methods import (
     Blocks,
     CoordinateMethod,
@@ -98,6 +98,17 @@ class Plan:
     scale: float
     compares_late: bool = False
 
+    def square_norm(self, gram: Gram) -> float:
+        """Return the squared norm of the fused update, or, failing weights, of the mean update."""
+        if isinstance(self.weights, Mapping):
+            return sum(
+                float(self.weights[name] @ tensor.products @ self.weights[name])
+                for name, tensor in gram.tensors.items()
+            )
+        count = len(self.updates)
+        weights = np.full(count, 1 / count) if self.weights is None else self.weights
+        return max(0.0, float(weights @ gram.total @ weights))
+
     def tensor_weights(self, name: str) -> Doubles:
         """Return the weights of the updates, (K,), in the tensor called `name`."""
         assert self.weights is not None, "a weight method has weights"
@@ -147,7 +158,14 @@ def make_plan(
     gram = None
     compares_late = with_gram and _compares_late(recipe, kind)
     if COMPARING in phases(recipe, with_gram=with_gram):
-        gram = gram_pass(spans, ready, work, lambda size: progress(COMPARING, size))
+        gram = gram_pass(
+            spans,
+            ready,
+            work,
+            lambda size: progress(COMPARING, size),
+            by_tensor=len(ready) <= MAX_BY_TENSOR
+            or (isinstance(kind.method, WeightMethod) and kind.method.by_tensor),
+        )
     plan = Plan(
         recipe=recipe,
         kinds=kind,
@@ -249,12 +267,7 @@ def _server_lr(recipe: Recipe, optimizer: Optimizer, gram: Gram | None) -> float
 
 def _scale(plan: Plan, gram: Gram) -> float:
     """Return the root mean square of the fused update, or, failing weights, of the mean update."""
-    count, elements = len(plan.updates), max(1, gram.whole.elements)
-    square = 0.0
-    for name, tensor in gram.tensors.items():
-        weights = np.full(count, 1 / count) if plan.weights is None else plan.tensor_weights(name)
-        square += float(weights @ tensor.products @ weights)
-    return float(np.sqrt(max(0.0, square) / elements))
+    return float(np.sqrt(plan.square_norm(gram) / max(1, gram.whole.elements)))
 
 
 def _check_updates(
@@ -335,7 +348,9 @@ def _sparse(
 
     def look(task: tuple[int, TensorSpan]) -> Any:
         place, span = task
-        return sparsifiers[place].prepare(updates[place].reader, span, scratch)
+        # What is not finite is found later, and not by a warning.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return sparsifiers[place].prepare(updates[place].reader, span, scratch)
 
     found: list[dict[str, Any]] = [{} for _ in updates]
     for (place, span), result in zip(tasks, executor.map(look, tasks), strict=True):
@@ -363,7 +378,8 @@ def _prepared(
                 stop = min(start + size, last)
                 yield load_stack(updates, span, start, stop, scratch)
 
-        return prepare(plan.kinds.parameters, Blocks(span.elements, read))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return prepare(plan.kinds.parameters, Blocks(span.elements, read))
 
     tasks = _largest_first(plan.spans)
     found = {}

@@ -94,7 +94,9 @@ def make_report(
         contributions=_contributions(plan, gram, changed_integers),
         cosines=None if gram is None else gram.cosines.tolist(),
         sign_agreement=None if gram is None else gram.sign_agreement,
-        update_norm=None if gram is None else _update_norm(plan, gram),
+        update_norm=None
+        if gram is None or plan.weights is None
+        else float(np.sqrt(plan.square_norm(gram))),
         tensors={} if gram is None else _tensors(gram),
     )
 
@@ -127,16 +129,6 @@ def cosines_to_mean(gram: Gram) -> list[float]:
     scale = gram.norms * np.sqrt(max(0.0, float(gram.total.mean())))
     cosines = np.divide(along, scale, out=np.zeros_like(along), where=scale > 0)
     return [float(value) for value in np.clip(cosines, -1, 1)]
-
-
-def _update_norm(plan: Plan, gram: Gram) -> float | None:
-    if plan.weights is None:
-        return None
-    square = sum(
-        float(plan.tensor_weights(name) @ tensor.products @ plan.tensor_weights(name))
-        for name, tensor in gram.tensors.items()
-    )
-    return float(np.sqrt(max(0.0, square)))
 
 
 def _tensors(gram: Gram) -> dict[str, TensorReport]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +65,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         """Open the file at `path`."""
         self.path = path
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = _open(path)
         self._size = os.fstat(self._file).st_size
         self._close = finalize(self, os.close, self._file)
 
@@ -89,6 +91,18 @@ class FileSource:
         self._close()
         # The number may be another file's by now.
         self._file = -1
+
+
+def _open(path: Path) -> int:
+    """Open a file for reading; where the process may have no more, raise the limit first."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if error.errno != errno.EMFILE or soft == hard:
+            raise
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return os.open(path, os.O_RDONLY)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ embeddings and the head that shares them, and a contribution only one of the two
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from coldfusion_shared.errors import BadModel
 from coldfusion_shared.weights.body import body
-from coldfusion_shared.weights.checkpoint import StoredTensor, chunks
+from coldfusion_shared.weights.checkpoint import Checkpoint, StoredTensor, chunks
+from coldfusion_shared.weights.header import TensorSpan
 
 SAMPLE_ELEMENTS = 1024
 
@@ -28,7 +31,7 @@ def tied_groups(tensors: Mapping[str, StoredTensor]) -> list[list[str]]:
         if not any(sample):
             continue
         alike = groups.setdefault((tensor.span.dtype, tensor.span.shape, sample), [])
-        group = next((found for found in alike if _same(tensors[found[0]], tensor)), None)
+        group = next((found for found in alike if same_values(tensors[found[0]], tensor)), None)
         if group is None:
             alike.append([name])
         else:
@@ -36,14 +39,36 @@ def tied_groups(tensors: Mapping[str, StoredTensor]) -> list[list[str]]:
     return [group for alike in groups.values() for group in alike if len(group) > 1]
 
 
-def tied_to_body(base: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Map each tensor of `base` outside its body to the one of the body that it is tied to."""
-    shared = body({name: tensor.span for name, tensor in base.items()})
-    found = {}
-    for group in tied_groups(base):
-        ours = [name for name in group if name in shared]
-        found.update({name: ours[0] for name in group if ours and name not in shared})
-    return found
+@dataclass(frozen=True)
+class FusedTensors:
+    """
+    What of a base is fused.
+
+    Attributes:
+        spans: the tensors of the body, of tied ones the first.
+        tied: every other tensor that is the same parameter, and the one in `spans`.
+    """
+
+    spans: Mapping[str, TensorSpan]
+    tied: Mapping[str, str]
+
+
+def fused_tensors(base: Checkpoint) -> FusedTensors:
+    """
+    Return which tensors of `base` are fused, and which follow them.
+
+    Raises:
+        BadModel: the base has nothing that could be fused.
+    """
+    shared = body(base.spans())
+    if not any(span.elements for span in shared.values()):
+        raise BadModel("The base has no floating-point tensors outside of heads.")
+    tied = {}
+    for group in tied_groups(base.tensors):
+        first = next((name for name in group if name in shared), None)
+        if first is not None:
+            tied.update({name: first for name in group if name != first})
+    return FusedTensors({name: span for name, span in shared.items() if name not in tied}, tied)
 
 
 def _sample(tensor: StoredTensor) -> bytes:
@@ -52,8 +77,9 @@ def _sample(tensor: StoredTensor) -> bytes:
     return tensor.values(0, min(SAMPLE_ELEMENTS, tensor.span.elements)).tobytes()
 
 
-def _same(one: StoredTensor, other: StoredTensor) -> bool:
-    return all(
+def same_values(one: StoredTensor, other: StoredTensor) -> bool:
+    """Return whether dtype, shape and every bit of the two are the same."""
+    return one.span.kind() == other.span.kind() and all(
         one.values(start, stop).tobytes() == other.values(start, stop).tobytes()
         for start, stop in chunks(one.span.elements)
     )

@@ -133,11 +133,13 @@ class WeightMethod(Method):
         weights: from the parameters and the facts to the weights.
         needs_gram: whether it asks for the Gram matrix.
         needs_score: whether it asks for a score of candidates.
+        by_tensor: whether it asks for the Gram matrix of each tensor.
     """
 
     weights: Callable[[Any, Facts], Weights]
     needs_gram: bool = True
     needs_score: bool = False
+    by_tensor: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

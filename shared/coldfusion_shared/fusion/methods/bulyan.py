@@ -12,7 +12,7 @@ from coldfusion_shared.fusion.methods import (
     Facts,
     methods,
 )
-from coldfusion_shared.fusion.methods.krum import KrumParameters, krum_scores
+from coldfusion_shared.fusion.methods.krum import KrumParameters, krum_order
 from coldfusion_shared.fusion.order import ranked_rows
 from coldfusion_shared.fusion.updates import Doubles, weighted_sum
 
@@ -33,8 +33,9 @@ def select(parameters: BulyanParameters, facts: Facts) -> Sequence[int]:
     remaining = list(range(facts.count))
     chosen: list[int] = []
     while len(chosen) < facts.count - 2 * byzantine:
-        scores = krum_scores(distances[np.ix_(remaining, remaining)], byzantine)
-        chosen.append(remaining.pop(int(np.argmin(scores))))
+        ids = [facts.ids[place] for place in remaining]
+        order = krum_order(distances[np.ix_(remaining, remaining)], byzantine, ids)
+        chosen.append(remaining.pop(order[0]))
     return sorted(chosen)
 
 

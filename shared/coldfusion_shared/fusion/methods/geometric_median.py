@@ -22,7 +22,8 @@ class GeometricMedianParameters(Parameters):
         default=1000, description="Weiszfeld steps at most"
     )
     tolerance: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=1e-12, description="stop when no weight moves by more than this"
+        default=1e-12,
+        description="stop when no weighted update moves by more, in units of the median norm",
     )
 
 
@@ -33,15 +34,15 @@ def median_weights(parameters: GeometricMedianParameters, facts: Facts) -> Doubl
     Each step gives an update the weight ``share / max(nu, distance)``, normalised. The median is
     always a weighted mean of the updates, so the distances to it follow from the Gram matrix.
     """
-    products, shares = facts.known_gram.total, facts.shares
-    smallest = parameters.nu * float(np.median(facts.known_gram.norms))
-    if not products.any() or not smallest:
-        smallest = parameters.nu * float(facts.known_gram.norms.max(initial=0)) or 1.0
+    products, norms, shares = facts.known_gram.total, facts.known_gram.norms, facts.shares
+    unit = float(np.median(norms)) or float(norms.max()) or 1.0
     weights = shares
     for _ in range(parameters.max_iterations):
-        pulls = shares / np.maximum(distances_to(products, weights), smallest)
+        distances = distances_to(products, weights)
+        pulls = shares / np.maximum(distances, parameters.nu * unit)
         moved = pulls / pulls.sum()
-        done = np.abs(moved - weights).max() <= parameters.tolerance
+        # Measured on the updates: the weight of a giant one is small long before it is harmless.
+        done = (np.abs(moved - weights) * norms).max() <= parameters.tolerance * unit
         weights = moved
         if done:
             break

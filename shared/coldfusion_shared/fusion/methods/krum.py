@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -60,6 +61,23 @@ def krum_scores(squared_distances: Doubles, byzantine: int) -> Doubles:
     return scores
 
 
+def krum_order(squared_distances: Doubles, byzantine: int, ids: Sequence[str]) -> list[int]:
+    """
+    Return the places of the updates by rising score.
+
+    Of equal scores, which two nearest neighbours have, the update that is nearer to all others
+    comes first, then the one whose id does: never the one that merely arrived earlier.
+
+    Args:
+        squared_distances: between the updates, (K, K).
+        byzantine: f.
+        ids: of the updates.
+    """
+    scores = krum_scores(squared_distances, byzantine)
+    totals = np.sort(squared_distances, axis=1).sum(axis=1)
+    return sorted(range(len(ids)), key=lambda place: (scores[place], totals[place], ids[place]))
+
+
 def krum_weights(parameters: KrumParameters, facts: Facts) -> Doubles:
     """Return 1 for the update with the best score."""
     return _kept(parameters, facts, 1)
@@ -73,9 +91,9 @@ def multi_krum_weights(parameters: MultiKrumParameters, facts: Facts) -> Doubles
 
 def _kept(parameters: KrumParameters, facts: Facts, keep: int) -> Doubles:
     byzantine = assumed_byzantine(parameters, facts.count)
-    scores = krum_scores(facts.known_gram.squared_distances, byzantine)
+    order = krum_order(facts.known_gram.squared_distances, byzantine, facts.ids)
     weights = np.zeros(facts.count)
-    weights[np.argsort(scores, kind="stable")[:keep]] = 1 / keep
+    weights[order[:keep]] = 1 / keep
     return weights
 
 

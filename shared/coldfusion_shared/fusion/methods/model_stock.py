@@ -44,5 +44,6 @@ methods.register("model_stock")(
         parameters=ModelStockParameters,
         weights=stock_weights,
         minimum=lambda _: 2,
+        by_tensor=True,
     )
 )

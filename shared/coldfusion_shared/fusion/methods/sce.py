@@ -37,7 +37,7 @@ class Energies:
     What SCE finds out about a tensor beforehand.
 
     Attributes:
-        threshold: coordinates with a smaller variance stay as they are; null: all of them do.
+        threshold: coordinates with a smaller deviation stay as they are; null: all of them do.
         weights: each update's share of the energy of what is selected, (K,).
     """
 
@@ -46,7 +46,7 @@ class Energies:
 
 
 def prepare(parameters: SceParameters, blocks: Blocks) -> Energies:
-    """Find the variance that the selected coordinates reach, then the updates' energies."""
+    """Find the deviation that the selected coordinates reach, then the updates' energies."""
     threshold = _threshold(parameters.select_topk, blocks)
     energy: Doubles | float = 0.0
     for stack in blocks.read(0, blocks.elements):
@@ -67,12 +67,12 @@ def sce(_: SceParameters, block: Block) -> Floats:
 
 
 def _threshold(topk: float, blocks: Blocks) -> np.float32 | None:
-    """Return the variance of the last coordinate that is selected; 0 selects all."""
+    """Return the standard deviation of the last coordinate that is selected; 0 selects all."""
     if topk >= 1:
         return np.float32(0)
 
     def stream(first: int, last: int) -> Iterator[Floats]:
-        return (_variance(stack) for stack in blocks.read(first, last))
+        return (_spread(stack) for stack in blocks.read(first, last))
 
     varying = sum(int(np.count_nonzero(block)) for block in stream(0, blocks.elements))
     selected = int(varying * topk)
@@ -81,16 +81,17 @@ def _threshold(topk: float, blocks: Blocks) -> np.float32 | None:
     return kth_largest(stream, blocks.elements, [selected])[0]
 
 
-def _variance(stack: Floats) -> Floats:
-    variance: Floats = stack.var(axis=0, dtype=np.float64).astype(np.float32)
-    return variance
+def _spread(stack: Floats) -> Floats:
+    """Return the standard deviation: in the order of the variance, and within float32's range."""
+    spread: Floats = stack.std(axis=0, dtype=np.float64).astype(np.float32)
+    return spread
 
 
 def _drop(stack: Floats, threshold: np.float32 | None) -> None:
     if threshold is None:
         stack[:] = 0
     elif threshold > 0:
-        stack[:, _variance(stack) < threshold] = 0
+        stack[:, _spread(stack) < threshold] = 0
 
 
 methods.register("sce")(

@@ -39,7 +39,7 @@ def kth_largest(stream: Stream, elements: int, ranks: Sequence[int]) -> list[np.
     Return for each rank k of `ranks`, counted from 1, the k-th largest magnitude of a tensor.
 
     Args:
-        stream: reads the tensor; a NaN in it counts as larger than anything.
+        stream: reads the tensor, which is finite; else the result means nothing.
         elements: number of its values.
         ranks: each from 1 to `elements`.
     """
