@@ -18,9 +18,9 @@ from coldfusion_shared.fusion.updates import Floats
 Comparison = tuple[int, int, bool, bool]
 
 
-def ranked_rows(stack: Floats, first: int, last: int) -> Floats:
+def ranked_rows(stack: Floats, first: int, last: int) -> list[Floats]:
     """
-    Sort every column of `stack`, (K, n), and return its ranks `first` to `last`, (last - first, n).
+    Sort every column of `stack`, (K, n), and return the rows of ranks `first` to `last`, each (n,).
 
     `stack` is overwritten. NaN goes wherever it is compared to.
     """
@@ -33,8 +33,7 @@ def ranked_rows(stack: Floats, first: int, last: int) -> Floats:
             np.maximum(rows[low], rows[high], out=rows[high])
         if need_low:
             rows[low], spare = spare, rows[low]
-    # The spare row has wandered in, so the ranks lie anywhere in memory.
-    return np.stack(rows[first:last])
+    return rows[first:last]
 
 
 @lru_cache(maxsize=64)

@@ -185,11 +185,11 @@ def load_stack(
     return stack
 
 
-def weighted_sum(stack: Floats, weights: npt.NDArray[Any]) -> Doubles:
-    """Return the sum of ``weights[c] * stack[c]`` over c, (n,), in float64, in the order of c."""
-    total = np.zeros(stack.shape[1])
-    for row, weight in zip(stack, weights, strict=True):
-        total += np.multiply(row, weight, dtype=np.float64)
+def sum_of(rows: Sequence[Floats]) -> Doubles:
+    """Return the sum of `rows`, each (n,), in float64, in their order."""
+    total = np.zeros(rows[0].size)
+    for row in rows:
+        total += row
     return total
 
 

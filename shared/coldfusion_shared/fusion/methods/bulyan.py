@@ -14,7 +14,7 @@ from coldfusion_shared.fusion.methods import (
 )
 from coldfusion_shared.fusion.methods.krum import KrumParameters, krum_order
 from coldfusion_shared.fusion.order import ranked_rows
-from coldfusion_shared.fusion.updates import Doubles, weighted_sum
+from coldfusion_shared.fusion.updates import Doubles
 
 
 class BulyanParameters(KrumParameters):
@@ -43,7 +43,7 @@ def nearest_mean(parameters: BulyanParameters, block: Block) -> Doubles:
     """Return the mean of the values of each coordinate that are nearest to their median, (n,)."""
     chosen = len(block.stack)
     nearest = chosen - 2 * _byzantine(parameters, block.count)
-    rows = ranked_rows(block.stack, 0, chosen)
+    rows = np.stack(ranked_rows(block.stack, 0, chosen))
     middle = rows[(chosen - 1) // 2] * np.float32(0.5) + rows[chosen // 2] * np.float32(0.5)
     # The nearest to the median are neighbours in rank: the best of a few windows.
     best = np.zeros(rows.shape[1], np.int64)
@@ -56,7 +56,7 @@ def nearest_mean(parameters: BulyanParameters, block: Block) -> Doubles:
     for first in range(chosen - nearest + 1):
         here = best == first
         window = rows[first : first + nearest, here]
-        total[here] = weighted_sum(window, np.ones(nearest))
+        total[here] = window.sum(axis=0, dtype=np.float64)
     mean: Doubles = total / nearest
     return mean
 

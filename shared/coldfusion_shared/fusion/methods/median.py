@@ -19,8 +19,7 @@ def median(_: MedianParameters, block: Block) -> Floats:
     low, high = (count - 1) // 2, count // 2
     rows = ranked_rows(block.stack, low, high + 1)
     if low == high:
-        only: Floats = rows[0]
-        return only
+        return rows[0]
     # Halves first: the sum of two large values could leave the range of float32.
     middle: Floats = rows[0] * np.float32(0.5) + rows[1] * np.float32(0.5)
     return middle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
 from coldfusion_shared.fusion.methods import (
@@ -14,7 +13,7 @@ from coldfusion_shared.fusion.methods import (
     methods,
 )
 from coldfusion_shared.fusion.order import ranked_rows
-from coldfusion_shared.fusion.updates import Doubles, weighted_sum
+from coldfusion_shared.fusion.updates import Doubles, sum_of
 
 
 class TrimmedMeanParameters(Parameters):
@@ -30,8 +29,9 @@ def trimmed_mean(parameters: TrimmedMeanParameters, block: Block) -> Doubles:
     count = len(block.stack)
     dropped = int(parameters.beta * count)
     rows = ranked_rows(block.stack, dropped, count - dropped)
-    mean: Doubles = weighted_sum(rows, np.ones(len(rows))) / len(rows)
-    return mean
+    total = sum_of(rows)
+    total /= len(rows)
+    return total
 
 
 methods.register("trimmed_mean")(
