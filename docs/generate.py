@@ -121,6 +121,7 @@ def _methods() -> str:
     )
     lines = [NOTE, "# Fusion methods and server optimizers", "", intro, ""]
     lines += ["## Methods", "", *_plugins(found.methods)]
+    lines += ["## In front of any method", "", *_plugins(found.before)]
     lines += ["## Optimizers", "", *_plugins(found.optimizers)]
     return "\n".join(lines)
 

@@ -27,16 +27,19 @@ def methods(
 
     found = catalogue()
     fusing = [entry for entry in found.methods if name in (None, entry.name)]
+    thinning = [entry for entry in found.before if name in (None, entry.name)]
     stepping = [entry for entry in found.optimizers if name in (None, entry.name)]
-    if not fusing and not stepping:
+    if not fusing and not thinning and not stepping:
         raise UnknownName(
             f"No fusion method or server optimizer is named {name!r}.",
             hint="coldfusion-server methods lists them all.",
         )
     text = _section("Fusion methods", "--param", fusing)
+    text += _section("In front of any method: --dare DENSITY --seed SEED", "", thinning)
     text += _section("Server optimizers", "--optimizer-param", stepping)
     data = {
         "methods": [entry.model_dump(mode="json") for entry in fusing],
+        "before": [entry.model_dump(mode="json") for entry in thinning],
         "optimizers": [entry.model_dump(mode="json") for entry in stepping],
     }
     show(data, as_json, "\n".join(text))
@@ -56,7 +59,8 @@ def _parameter(option: str, parameter: ParameterDescription) -> list[str]:
     from coldfusion_shared.fusion.catalogue import value_range
 
     default = json.dumps(parameter.default)
+    name = f"{option} {parameter.name}".strip()
     return [
-        f"      {option} {parameter.name}={default}  ({value_range(parameter)})",
+        f"      {name}={default}  ({value_range(parameter)})",
         f"          {parameter.description}",
     ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
 from coldfusion_shared.fusion import optimizers
-from coldfusion_shared.fusion.methods import Method, Parameters, WeightMethod, discover
+from coldfusion_shared.fusion.methods import Method, WeightMethod, discover
 from coldfusion_shared.fusion.optimizers import Optimizer
 from coldfusion_shared.schemas.fusion import (
     FusionCatalogue,
     ParameterDescription,
     PluginDescription,
 )
+from coldfusion_shared.schemas.recipes import Dare
 
 
 def catalogue() -> FusionCatalogue:
@@ -17,6 +21,7 @@ def catalogue() -> FusionCatalogue:
     methods, steps = discover(), optimizers.discover()
     return FusionCatalogue(
         methods=[_described(name, methods[name], _kind(methods[name])) for name in methods],
+        before=[DARE],
         optimizers=[_described(name, steps[name], "optimizer") for name in steps],
     )
 
@@ -40,14 +45,14 @@ def _described(name: str, entry: Method | Optimizer, kind: str) -> PluginDescrip
     )
 
 
-def _parameters(model: type[Parameters]) -> list[ParameterDescription]:
+def _parameters(model: type[BaseModel]) -> list[ParameterDescription]:
     properties = model.model_json_schema().get("properties", {})
     hidden = {"title", "description", "default"}
     return [
         ParameterDescription(
             name=name,
             description=field.description or "",
-            default=field.default,
+            default=None if field.default is PydanticUndefined else field.default,
             json_schema={
                 key: value for key, value in properties[name].items() if key not in hidden
             },
@@ -55,6 +60,14 @@ def _parameters(model: type[Parameters]) -> list[ParameterDescription]:
         for name, field in model.model_fields.items()
     ]
 
+
+DARE = PluginDescription(
+    name="dare",
+    summary="drops values of each update by chance and divides what is left by its probability",
+    paper="https://arxiv.org/abs/2311.03099",
+    kind="before",
+    parameters=_parameters(Dare),
+)
 
 LIMITS = {
     "exclusiveMinimum": "above",

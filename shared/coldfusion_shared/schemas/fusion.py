@@ -24,7 +24,7 @@ class PluginDescription(Response):
     name: str
     summary: str
     paper: str = Field(description="where it is defined")
-    kind: str = Field(description="weights, coordinates or optimizer")
+    kind: str = Field(description="weights, coordinates, before or optimizer")
     parameters: list[ParameterDescription]
 
 
@@ -32,4 +32,7 @@ class FusionCatalogue(Response):
     """All that the `method` and the `optimizer` of a policy can name."""
 
     methods: list[PluginDescription]
+    before: list[PluginDescription] = Field(
+        description="what can go in front of any method, by a field of its name"
+    )
     optimizers: list[PluginDescription]

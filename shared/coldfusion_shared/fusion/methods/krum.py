@@ -1,4 +1,4 @@
-"""Krum and Multi-Krum: keep the updates that lie closest to their neighbours."""
+"""Krum: keep the one update that lies closest to its neighbours."""
 
 from __future__ import annotations
 
@@ -23,22 +23,9 @@ class KrumParameters(Parameters):
     )
 
 
-class MultiKrumParameters(KrumParameters):
-    """Parameters of `multi_krum`."""
-
-    keep: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="number of contributions to keep; null: K - f"
-    )
-
-
 def minimum(parameters: KrumParameters) -> int:
     """Return 2 f + 3, below which f hostile contributions can win."""
     return 2 * (parameters.byzantine or 0) + 3
-
-
-def multi_minimum(parameters: MultiKrumParameters) -> int:
-    """Return 2 f + 3, or the number to keep where that is more."""
-    return max(minimum(parameters), parameters.keep or 0)
 
 
 def assumed_byzantine(parameters: KrumParameters, count: int) -> int:
@@ -80,16 +67,11 @@ def krum_order(squared_distances: Doubles, byzantine: int, ids: Sequence[str]) -
 
 def krum_weights(parameters: KrumParameters, facts: Facts) -> Doubles:
     """Return 1 for the update with the best score."""
-    return _kept(parameters, facts, 1)
+    return keep_best(parameters, facts, 1)
 
 
-def multi_krum_weights(parameters: MultiKrumParameters, facts: Facts) -> Doubles:
-    """Return ``1 / keep`` for the updates with the best scores."""
-    keep = parameters.keep or facts.count - assumed_byzantine(parameters, facts.count)
-    return _kept(parameters, facts, keep)
-
-
-def _kept(parameters: KrumParameters, facts: Facts, keep: int) -> Doubles:
+def keep_best(parameters: KrumParameters, facts: Facts, keep: int) -> Doubles:
+    """Return ``1 / keep`` for the `keep` updates with the best scores, else 0."""
     byzantine = assumed_byzantine(parameters, facts.count)
     order = krum_order(facts.known_gram.squared_distances, byzantine, facts.ids)
     weights = np.zeros(facts.count)
@@ -104,14 +86,5 @@ methods.register("krum")(
         parameters=KrumParameters,
         weights=krum_weights,
         minimum=minimum,
-    )
-)
-methods.register("multi_krum")(
-    WeightMethod(
-        summary="mean of the updates that lie closest to their neighbours",
-        paper=PAPER,
-        parameters=MultiKrumParameters,
-        weights=multi_krum_weights,
-        minimum=multi_minimum,
     )
 )
