@@ -11,6 +11,13 @@ from coldfusion_shared.errors import ColdFusionError, MissingExtra
 def main() -> None:
     """Run the command line; whatever goes wrong is one sentence and a fitting exit code."""
     try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
+    try:
         from coldfusion_server.cli import app
         from coldfusion_server.cli.output import fail
     except ModuleNotFoundError as error:
@@ -24,8 +31,6 @@ def main() -> None:
         if os.environ.get("COLDFUSION_DEBUG"):
             raise
         fail(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         if os.environ.get("COLDFUSION_DEBUG"):
             raise

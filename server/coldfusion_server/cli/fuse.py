@@ -119,9 +119,12 @@ def fuse(
     """
     from coldfusion_server.cli import fuse_inputs, fuse_outputs
     from coldfusion_shared.fusion.folders import Job, check_out
+    from coldfusion_shared.fusion.plan import needs_score
 
     if out is None:
         raise InvalidRequest("Say where the fused model goes: --out DIR")
+    if seed is not None and dare is None:
+        raise InvalidRequest("--seed is that of --dare, which is not given.")
     check_out(out)
     outputs = fuse_outputs.Outputs.checked(report, heatmap)
     step_parameters = pairs("--optimizer-param", optimizer_param, parsed=True)
@@ -143,6 +146,8 @@ def fuse(
     }
     with ExitStack() as stack:
         merge = fuse_inputs.wanted(mergekit, base, contributions, recipe_options, named)
+        if score is not None and not needs_score(merge.recipe):
+            raise InvalidRequest(f"--score is of no use to {merge.recipe.method}.")
         job = Job(
             base=fuse_inputs.folder(stack, merge.base),
             contributions=fuse_inputs.contributions(stack, merge.models, named),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -104,12 +105,18 @@ def contributions(
 def _names(sources: Sequence[str]) -> list[str]:
     """Return the shortest endings of the paths that tell them apart."""
     parts = [Path(source).parts or (source,) for source in sources]
-    if len(set(parts)) < len(parts):
+    if len({_place(source) for source in sources}) < len(parts):
         raise InvalidRequest("One contribution is given twice.")
     length = 1
     while len({part[-length:] for part in parts}) < len(parts):
         length += 1
     return ["/".join(part[-length:]) for part in parts]
+
+
+def _place(source: str) -> str:
+    """Return the folder without detours, or the hub's id."""
+    folder = Path(source).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else source
 
 
 def _number(option: str, value: str | float) -> float:
@@ -136,7 +143,10 @@ def scorer(command: str) -> Callable[[Path], float]:
     Raises:
         InvalidRequest: the command cannot be run, fails, or prints no number.
     """
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InvalidRequest(f"--score cannot be read as a command: {error}.") from None
     if not any("{model}" in word for word in words):
         words.append("{model}")
 
@@ -148,10 +158,13 @@ def scorer(command: str) -> Callable[[Path], float]:
                 text=True,
                 check=True,
             )
-            return float(done.stdout.strip().splitlines()[-1])
+            found = float(done.stdout.strip().splitlines()[-1])
         except (OSError, subprocess.CalledProcessError) as error:
             raise InvalidRequest(f"The command of --score failed: {error}.") from None
         except (ValueError, IndexError):
             raise InvalidRequest("The command of --score printed no number.") from None
+        if not math.isfinite(found):
+            raise InvalidRequest(f"The command of --score printed {found}, which is no score.")
+        return found
 
     return score

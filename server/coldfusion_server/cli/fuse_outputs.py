@@ -39,12 +39,16 @@ class Outputs:
         """Return what is to be written; raises `InvalidRequest` before any work is done."""
         beside = None if report is None or heatmap else report.with_suffix(".svg")
         drawings = tuple(path for path in (heatmap, beside) if path is not None)
+        if report is not None and report in drawings:
+            raise InvalidRequest(f"--report {report.name!r} and its heat map are one file.")
         for drawing in drawings:
             check_format(drawing)
         written = drawings if report is None else (report, *drawings)
         for path in written:
             if not path.absolute().parent.is_dir():
                 raise InvalidRequest(f"There is no folder {str(path.parent)!r} for {path.name}.")
+            if path.is_dir():
+                raise InvalidRequest(f"{str(path)!r} is a folder; a file is to be written.")
         return cls(report, drawings)
 
     @property
@@ -64,7 +68,7 @@ class Outputs:
 def run(job: Job, threads: int) -> Report:
     """Fuse `job` and show how far it is."""
     with Checkpoint.from_folder(job.base) as base:
-        spans = fused_tensors(base).spans
+        spans = fused_tensors(base, ()).spans
     size = sum(span.elements * ITEM_BYTES[span.dtype] for span in spans.values())
     total = size * len(job.contributions)
     with phase_bars(phases(job.recipe, with_gram=job.compare), total) as progress:

@@ -69,7 +69,7 @@ def pairs(option: str, given: Sequence[str] | None, *, parsed: bool = False) -> 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -194,8 +194,12 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     """Fuse into the store and return the candidate's manifest."""
     with ExitStack() as stack:
         base = stack.enter_context(bases.open_weights(ctx, given.base.files))
-        updates = [_update(ctx, stack, base, item) for item in given.contributions]
-        tensors = fused_tensors(base)
+        weights = [_weights(ctx, stack, item) for item in given.contributions]
+        tensors = fused_tensors(base, [opened.tensors for opened in weights])
+        updates = [
+            Update(item.id, FullUpdate(opened.tensors, base.tensors))
+            for item, opened in zip(given.contributions, weights, strict=True)
+        ]
         size = sum(span.elements * ITEM_BYTES[span.dtype] for span in tensors.spans.values())
         total = len(phases(given.recipe)) * len(updates) * size
         renewal = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
@@ -211,10 +215,9 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
 
 
-def _update(ctx: Context, stack: ExitStack, base: Checkpoint, item: FusedContribution) -> Update:
+def _weights(ctx: Context, stack: ExitStack, item: FusedContribution) -> Checkpoint:
     sources = {file.path: ctx.store.source(file.sha256) for file in item.files}
-    weights = stack.enter_context(Checkpoint(sources))
-    return Update(item.id, FullUpdate(weights.tensors, base.tensors))
+    return stack.enter_context(Checkpoint(sources))
 
 
 def _onto(

@@ -177,7 +177,8 @@ def _tasks(plan: Plan, onto: Onto, tensors: Sequence[TensorSpan]) -> Iterator[_T
             weighted = _weighted_sum(plan, onto, span)
         width = np.dtype(NUMPY_DTYPES[span.dtype]).itemsize * (in_body and len(plan.updates))
         for start, stop in chunks(span.elements):
-            size = (stop - start) * width
+            # What is tied to another is read with that one, and counted there.
+            size = (stop - start) * width if stored.name == span.name else 0
             tensor = onto.base.tensors[span.name]
             yield _Task(stored.name, tensor, start, stop, in_body, weighted, size)
 
@@ -299,8 +300,9 @@ class _Worker(local):
         for view, whole in result.values.items():
             part = whole[start - task.start : stop - task.start]
             part[:] = values.get(view, values["weights"])
-            if task.in_body and not np.isfinite(part).all():
-                raise self._non_finite(task.tensor.span, start, stop)
+            converted = whole.dtype != NUMPY_DTYPES[task.tensor.span.dtype]
+            if (task.in_body or converted) and not np.isfinite(part).all():
+                raise self._non_finite(task, start, stop)
 
     def _values(self, result: _Result, start: int, stop: int) -> dict[str, Values]:
         """Return the new weights, and the optimizer's new state, of a block."""
@@ -379,7 +381,7 @@ class _Worker(local):
         assert isinstance(plan.kinds.method, CoordinateMethod), "all others have a sum"
         stack = load_stack(plan.taken, span, start, stop, self.scratch)
         if not np.isfinite(stack).all():
-            raise self._non_finite(span, start, stop)
+            raise self._non_finite(task, start, stop)
         fisher = None
         if plan.kinds.method.needs_fisher:
             fisher = np.stack([_fisher(update, span, start, stop) for update in plan.taken])
@@ -419,9 +421,9 @@ class _Worker(local):
             moved += origin.astype(np.float64) * pull
         return moved
 
-    def _non_finite(self, span: TensorSpan, start: int, stop: int) -> NonFiniteWeights:
-        row = np.empty(stop - start, np.float32)
-        for update in self.plan.updates:
+    def _non_finite(self, task: _Task, start: int, stop: int) -> NonFiniteWeights:
+        row, span = np.empty(stop - start, np.float32), task.tensor.span
+        for update in self.plan.updates if task.in_body else ():
             update.read(span, start, stop, row, self.scratch)
             if not np.isfinite(row).all():
                 return non_finite(update, span)

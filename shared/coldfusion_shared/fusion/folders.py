@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,6 +145,7 @@ def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, si
         StorageFull: no room on the disk; nothing is left behind.
     """
     check_out(job.out)
+    _check_config(job)
     with ExitStack() as stack:
         inputs = open_inputs(job, stack)
         executor = threads(count)
@@ -157,7 +158,7 @@ def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, si
             score=_scorer(job, inputs, executor),
             with_gram=job.compare,
         )
-        with new_folder(job.out) as folder:
+        with new_folder(job.out.resolve()) as folder:
             gram = _write_model(folder, job, inputs, plan, executor, progress)
             report = make_report(
                 plan,
@@ -174,13 +175,16 @@ def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, si
 
 def check_out(out: Path) -> None:
     """Check that a model folder can be made at `out`; raises `InvalidRequest`."""
-    if out.is_dir() and any(out.iterdir()):
-        raise InvalidRequest(
-            f"The folder {str(out)!r} is there already and not empty.",
-            hint="Choose another --out, or remove it first.",
-        )
+    hint = "Choose another --out, or remove it first."
+    if out.is_symlink() and not out.exists():
+        raise InvalidRequest(f"{str(out)!r} is a link to nowhere.", hint=hint)
     if out.exists() and not out.is_dir():
-        raise InvalidRequest(f"{str(out)!r} is there already, and no folder.")
+        raise InvalidRequest(f"{str(out)!r} is there already, and no folder.", hint=hint)
+    if out.is_dir() and any(out.iterdir()):
+        raise InvalidRequest(f"The folder {str(out)!r} is there already and not empty.", hint=hint)
+    if out.is_dir() and (out.is_mount() or out.resolve() == Path.cwd()):
+        hint = "Choose a folder inside of it."
+        raise InvalidRequest(f"{str(out)!r} cannot be replaced by a new folder.", hint=hint)
 
 
 def open_inputs(job: Job, stack: ExitStack) -> Inputs:
@@ -191,13 +195,24 @@ def open_inputs(job: Job, stack: ExitStack) -> Inputs:
     if not names:
         raise InvalidRequest("There is nothing to fuse: no contribution is given.")
     base = _opened(stack, job.base, "The base")
-    tensors = fused_tensors(base)
-    updates = [_update(stack, base, contribution) for contribution in job.contributions]
-    changed = [
-        _changed_integers(base, _opened(stack, contribution.folder, contribution.name))
+    opened = [
+        _opened(stack, contribution.folder, f"Contribution {contribution.name}")
         for contribution in job.contributions
     ]
+    named = [_under_names(base, finetuned) for finetuned in opened]
+    tensors = fused_tensors(base, named)
+    updates = [
+        _update(stack, base, finetuned, contribution)
+        for finetuned, contribution in zip(opened, job.contributions, strict=True)
+    ]
+    changed = [_changed_integers(base, theirs) for theirs in named]
     return Inputs(base, tensors, _onto(stack, job, base, tensors), updates, changed)
+
+
+def _under_names(base: Checkpoint, finetuned: Checkpoint) -> dict[str, StoredTensor]:
+    """Return the tensors of `finetuned` that the base has, too, under the base's names."""
+    names = align(base.tensors, finetuned.tensors)
+    return {ours: finetuned.tensors[theirs] for ours, theirs in names.items()}
 
 
 def _opened(stack: ExitStack, folder: Path, who: str) -> Checkpoint:
@@ -221,13 +236,13 @@ def _named(who: str) -> Iterator[None]:
         raise BadModel(f"{who}: {error.strerror or error}.") from None
 
 
-def _update(stack: ExitStack, base: Checkpoint, contribution: Contribution) -> Update:
-    who = f"Contribution {contribution.name}"
-    finetuned = _opened(stack, contribution.folder, who)
+def _update(
+    stack: ExitStack, base: Checkpoint, finetuned: Checkpoint, contribution: Contribution
+) -> Update:
     made_from = base
     if contribution.made_from is not None:
         made_from = _opened(stack, contribution.made_from, f"The base of {contribution.name}")
-    with _named(who):
+    with _named(f"Contribution {contribution.name}"):
         weights = match_body(finetuned, base)
     with _named(f"The base of {contribution.name}"):
         before = match_body(made_from, base)
@@ -250,15 +265,13 @@ def _fisher(
         return match_body(stack.enter_context(Checkpoint.from_file(file)), base)
 
 
-def _changed_integers(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
-    """Return the integer tensors of which the finetuned model has other values than the base."""
-    changed = []
-    names = align(base.tensors, finetuned.tensors)
-    for name in names:
-        ours, theirs = base.tensors[name], finetuned.tensors[names[name]]
-        if not ours.span.is_float and not same_values(ours, theirs):
-            changed.append(name)
-    return changed
+def _changed_integers(base: Checkpoint, theirs: Mapping[str, StoredTensor]) -> list[str]:
+    """Return the integer tensors of which a contribution has other values than the base."""
+    return [
+        name
+        for name, tensor in theirs.items()
+        if not base.tensors[name].span.is_float and not same_values(base.tensors[name], tensor)
+    ]
 
 
 def _onto(stack: ExitStack, job: Job, base: Checkpoint, fused: FusedTensors) -> Onto:
@@ -312,9 +325,7 @@ def _scorer(job: Job, inputs: Inputs, executor: Executor) -> Callable[[Plan], fl
         return None
 
     def score(plan: Plan) -> float:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="coldfusion-", dir=job.out.parent) as name:
-            folder = Path(name)
+        with partial_folder(job.out.resolve()) as folder:
             _write_model(folder, job, inputs, plan, executor, lambda phase, size: None)
             return measure(folder)
 
@@ -398,17 +409,33 @@ def _copy_side_files(job: Job, folder: Path) -> None:
     for name in SIDE_FILES:
         if (job.base / name).is_file():
             shutil.copyfile(job.base / name, folder / name)
-    config = folder / CONFIG_FILE
-    if job.dtype is None or not config.is_file():
+    values = _config(job)
+    if job.dtype is None or values is None:
         return
-    try:
-        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise BadModel(f"The base's {CONFIG_FILE} is not JSON.") from None
     # Libraries load the weights in the dtype that stands here; "dtype" is its newer name.
     for key in {"torch_dtype", "dtype"} & set(values) or {"dtype"}:
         values[key] = TORCH_NAMES[job.dtype]
-    config.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def _check_config(job: Job) -> None:
+    """Refuse before the work what could not be written after it."""
+    if job.dtype is not None:
+        _config(job)
+
+
+def _config(job: Job) -> dict[str, Any] | None:
+    file = job.base / CONFIG_FILE
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise BadModel(f"The base's {CONFIG_FILE} is not a JSON object.")
+    return values
 
 
 @contextmanager
@@ -419,18 +446,30 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         StorageFull: no room on the disk.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(out)
-        partial = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
-    except OSError as error:
-        raise _disk_error(error, out) from None
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with partial_folder(out) as partial:
         yield partial
         partial.chmod(0o777 & ~_umask())
         partial.replace(out)
+
+
+@contextmanager
+def partial_folder(out: Path) -> Iterator[Path]:
+    """
+    Yield a temporary folder beside `out` that vanishes in the end, unless it was renamed.
+
+    What a killed process has left of an earlier one is removed first.
+
+    Raises:
+        StorageFull: no room on the disk.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(out)
+        partial, lock = _locked_folder(out)
+    except OSError as error:
+        raise _disk_error(error, out) from None
+    try:
+        yield partial
     except OSError as error:
         raise _disk_error(error, out) from None
     finally:
@@ -442,16 +481,40 @@ def _prefix(out: Path) -> str:
     return f".{out.name}.partial-"
 
 
+def _locked_folder(out: Path) -> tuple[Path, int]:
+    """Make a folder and lock it; again, if another process took it for an abandoned one."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
+        lock = _lock(folder)
+        if lock is not None and folder.is_dir():
+            return folder, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock the folder until the number is closed; null if it is locked, or gone."""
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
 def _remove_abandoned(out: Path) -> None:
     """Remove what a process that was killed has left; one that is alive holds a lock."""
-    for folder in out.parent.glob(f"{_prefix(out)}*"):
-        with suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+    for folder in out.parent.iterdir():
+        if not folder.name.startswith(_prefix(out)):
+            continue
+        lock = _lock(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def _umask() -> int:

@@ -88,7 +88,14 @@ def read_mergekit(path: Path) -> MergekitMerge:
             hint="Read are merge_method, base_model, models with parameters, parameters, dtype and "
             "out_dtype; slices and gradients are not.",
         ) from None
-    return _translated(document)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{path.name} cannot be read: {error}.") from None
+    try:
+        return _translated(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = str(first["loc"][-1]).replace("server_lr", "lambda")
+        raise InvalidRequest(f"{path.name}: {where}: {first['msg']}.") from None
 
 
 def _translated(document: _Document) -> MergekitMerge:
@@ -159,9 +166,8 @@ class _Values:
 
     def get(self, name: str) -> Any:
         self.read.add(name)
-        if name in self.values or self.otherwise is None:
-            return self.values.get(name)
-        return self.otherwise.get(name)
+        shared = None if self.otherwise is None else self.otherwise.get(name)
+        return self.values.get(name, shared)
 
     def number(self, name: str, default: float | None) -> float:
         value = self.get(name)

@@ -204,6 +204,12 @@ def kinds(recipe: Recipe) -> Kinds:
     )
 
 
+def needs_score(recipe: Recipe) -> bool:
+    """Return whether the method chooses by a score of candidates."""
+    method = kinds(recipe).method
+    return isinstance(method, WeightMethod) and method.needs_score
+
+
 def phases(recipe: Recipe, *, with_gram: bool = False) -> list[str]:
     """Return the phases of a fuse in their order; each reads the updates once or a few times."""
     kind, prepares = kinds(recipe), False

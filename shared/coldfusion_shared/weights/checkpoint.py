@@ -48,7 +48,8 @@ class ByteSource(Protocol):
         Fill `buffer`, of bytes, with what stands from `start` on.
 
         Raises:
-            MalformedWeights: there are fewer bytes than there were at first.
+            MalformedWeights: there are fewer bytes than there were at first, or they cannot be
+                read.
         """
 
     def close(self) -> None:
@@ -78,13 +79,20 @@ class FileSource:
         """Fill `buffer` with what stands from `start` on."""
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._file, [buffer[done:]], start + done)
+            try:
+                count = os.preadv(self._file, [buffer[done:]], start + done)
+            except OSError as error:
+                raise MalformedWeights(f"{self._name} cannot be read: {error.strerror}.") from error
             if not count:
                 raise MalformedWeights(
-                    f"The file {self.path.name} became shorter while it was read.",
+                    f"{self._name} became shorter while it was read.",
                     hint="Let whatever writes it finish, then run the command again.",
                 )
             done += count
+
+    @property
+    def _name(self) -> str:
+        return f"The file {self.path.parent.name}/{self.path.name}"
 
     def close(self) -> None:
         """Close the file."""

@@ -7,7 +7,7 @@ embeddings and the head that shares them, and a contribution only one of the two
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from coldfusion_shared.errors import BadModel
@@ -22,13 +22,13 @@ def tied_groups(tensors: Mapping[str, StoredTensor]) -> list[list[str]]:
     """
     Return the groups of names that hold the very same values, in the order of `tensors`.
 
-    Only matrices of floats that are not zero at their beginning: vectors and fresh zeros agree by
-    chance.
+    Only matrices of floats that are not constant at their beginning: vectors and fresh tensors
+    agree by chance.
     """
     groups: dict[tuple[object, ...], list[list[str]]] = {}
     for name, tensor in tensors.items():
         sample = _sample(tensor)
-        if not any(sample):
+        if sample is None:
             continue
         alike = groups.setdefault((tensor.span.dtype, tensor.span.shape, sample), [])
         group = next((found for found in alike if same_values(tensors[found[0]], tensor)), None)
@@ -53,9 +53,18 @@ class FusedTensors:
     tied: Mapping[str, str]
 
 
-def fused_tensors(base: Checkpoint) -> FusedTensors:
+def fused_tensors(
+    base: Checkpoint, contributions: Iterable[Mapping[str, StoredTensor]]
+) -> FusedTensors:
     """
     Return which tensors of `base` are fused, and which follow them.
+
+    Tensors that are equal in the base are one parameter only if no contribution has them apart: a
+    model whose layers began as copies of each other has many that are equal by chance.
+
+    Args:
+        base: what is fused onto.
+        contributions: their tensors under the base's names, as many as they have.
 
     Raises:
         BadModel: the base has nothing that could be fused.
@@ -63,18 +72,27 @@ def fused_tensors(base: Checkpoint) -> FusedTensors:
     shared = body(base.spans())
     if not any(span.elements for span in shared.values()):
         raise BadModel("The base has no floating-point tensors outside of heads.")
-    tied = {}
+    pairs = {}
     for group in tied_groups(base.tensors):
         first = next((name for name in group if name in shared), None)
         if first is not None:
-            tied.update({name: first for name in group if name != first})
-    return FusedTensors({name: span for name, span in shared.items() if name not in tied}, tied)
+            pairs.update({name: first for name in group if name != first})
+    for tensors in contributions:
+        pairs = {name: first for name, first in pairs.items() if _tied(tensors, name, first)}
+    return FusedTensors({name: span for name, span in shared.items() if name not in pairs}, pairs)
 
 
-def _sample(tensor: StoredTensor) -> bytes:
-    if not tensor.span.is_float or len(tensor.span.shape) < 2:
-        return b""
-    return tensor.values(0, min(SAMPLE_ELEMENTS, tensor.span.elements)).tobytes()
+def _tied(tensors: Mapping[str, StoredTensor], name: str, first: str) -> bool:
+    if name not in tensors or first not in tensors:
+        return True
+    return same_values(tensors[name], tensors[first])
+
+
+def _sample(tensor: StoredTensor) -> bytes | None:
+    if not tensor.span.is_float or len(tensor.span.shape) < 2 or not tensor.span.elements:
+        return None
+    values = tensor.values(0, min(SAMPLE_ELEMENTS, tensor.span.elements))
+    return None if (values == values[0]).all() else values.tobytes()
 
 
 def same_values(one: StoredTensor, other: StoredTensor) -> bool:

@@ -38,7 +38,7 @@ def match_body(finetuned: Checkpoint, base: Checkpoint) -> dict[str, StoredTenso
     matched = {ours: finetuned.tensors[theirs] for ours, theirs in names.items()}
     missing = [name for name in wanted if name not in matched]
     if missing:
-        _add_tied(matched, missing, base)
+        _add_tied(matched, missing, finetuned, base)
     for name in missing:
         if name not in matched and OPTIONAL_MODULE in name.split("."):
             matched[name] = base.tensors[name]
@@ -46,12 +46,16 @@ def match_body(finetuned: Checkpoint, base: Checkpoint) -> dict[str, StoredTenso
     return matched
 
 
-def _add_tied(matched: dict[str, StoredTensor], missing: list[str], base: Checkpoint) -> None:
-    """A tied tensor that was saved once is there under its other names, too."""
+def _add_tied(
+    matched: dict[str, StoredTensor], missing: list[str], finetuned: Checkpoint, base: Checkpoint
+) -> None:
+    """A tied tensor that was saved once is there under its other names, a head's among them."""
+    names = align(base.tensors, finetuned.tensors)
     for group in tied_groups(base.tensors):
-        there = next((name for name in group if name in matched), None)
+        there = next((name for name in group if name in names), None)
         if there is not None:
-            matched.update({name: matched[there] for name in group if name in missing})
+            tensor = finetuned.tensors[names[there]]
+            matched.update({name: tensor for name in group if name in missing})
 
 
 def write_body(
