@@ -209,18 +209,19 @@ def all_products(stack: Doubles) -> Doubles:
     """Return the inner products of the rows of `stack`, (K, n), as (K, K)."""
     count = len(stack)
     if count > FLAT:
-        products: Doubles = stack @ stack.T
+        products: Doubles = np.dot(stack, stack.T)
         return products
     # Of so flat a matrix a general product spends most of its time on rearranging it.
     products = np.empty((count, count))
     for place in range(count):
-        products[place, place:] = products[place:, place] = stack[place:] @ stack[place]
+        row = np.dot(stack[place:], stack[place])
+        products[place, place:] = products[place:, place] = row
     return products
 
 
 def _last_products(stack: Doubles) -> Doubles:
     products = np.zeros((len(stack), len(stack)))
-    products[-1, :] = products[:, -1] = stack @ stack[-1]
+    products[-1, :] = products[:, -1] = np.dot(stack, stack[-1])
     return products
 
 
@@ -269,8 +270,7 @@ class Measure(local):
     def __init__(self, count: int, products: Products) -> None:
         """Work on `count` updates at a time, of which `products` multiplies out."""
         self.products = products
-        # Half of what fits, because the products are taken of float64.
-        self.block = block_elements(2 * count)
+        self.block = block_elements(count)
         self.doubles = np.empty((count, self.block))
         self.positive = np.empty((count, self.block), np.bool_)
         self.negative = np.empty((count, self.block), np.bool_)

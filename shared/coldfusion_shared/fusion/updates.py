@@ -23,9 +23,9 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Term = tuple[float, StoredTensor]
 
-# A stack of this many values stays in a core's own cache.
-STACK_ELEMENTS = 2**18
-MAX_BLOCK_ELEMENTS = 2**15
+# Small enough for the caches, large enough that threads seldom wait for the interpreter.
+STACK_ELEMENTS = 2**19
+MAX_BLOCK_ELEMENTS = 2**17
 MIN_BLOCK_ELEMENTS = 2**11
 
 
