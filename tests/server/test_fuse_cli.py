@@ -489,3 +489,30 @@ def test_a_companion_file_of_fisher_information_is_used(run: Run, tmp_path: Path
     assert run(*FUSE, *MODELS, "--method", "fisher").code == 0
     fused = read_model(tmp_path / "out")
     assert np.allclose(fused[BIAS], mean_of(models(tmp_path), BIAS), rtol=0, atol=1e-6)
+
+
+# Options without use, and values that are none.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weight", "ann=3"], ["takes no weights", "weighted_mean"]),
+        (["--seed", "3"], ["--seed", "--dare"]),
+        (["--origin", "base"], ["--origin", "--pull"]),
+        (["--server-lr-cap", "2"], ["--server-lr-cap", "auto"]),
+        (["--score", "true"], ["--score", "mean"]),
+        (["--age", "ann=" + "9" * 400], ["--age", "between"]),
+        (["--method", "ties", "--param", "density=true"], ["density"]),
+    ],
+    ids=str,
+)
+def test_options_without_use_are_refused(options: list[str], words: list[str], run: Run) -> None:
+    failed(run(*FUSE, *MODELS, *options), *words)
+
+
+def test_a_name_with_an_equals_sign_can_have_a_weight(run: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "x=y", finetuned(tiny_tensors(), 7))
+    options = ["--method", "weighted_mean", "--weight", "x=y=3"]
+    report = json.loads(run(*FUSE, "ann", "x=y", *options, "--json").out)
+    assert [item["prior"] for item in report["contributions"]] == [1, 3]

@@ -228,3 +228,40 @@ def test_anybody_can_list_what_there_is_to_fuse_with(repo: Repository) -> None:
     for entry in found["methods"] + found["optimizers"]:
         assert entry["summary"] and entry["paper"].startswith("https://")
         assert all(parameter["description"] for parameter in entry["parameters"])
+
+
+def test_an_optimizer_goes_on_when_what_was_equal_comes_apart(tmp_path: Path) -> None:
+    repo = Repository(tmp_path)
+    layer = np.random.default_rng(5).standard_normal((8, 8)).astype(np.float32)
+    names = [f"encoder.layer.{i}.dense.weight" for i in range(2)]
+    start = {**tiny_tensors(), **dict.fromkeys(names, layer)}
+    repo.model(tensors=start, min_contributions=1)
+    put_policy(repo, "maintainer", optimizer="adam", min_contributions=1)
+    equal = body_of(start, 1)
+    equal[names[1]] = equal[names[0]]
+    round_of(repo, "v0", [equal])
+    round_of(repo, "v1", [body_of(weights_of(repo, "v1"), 2)])
+    assert manifest_of(repo, "v2").optimizer_steps == 2
+    apart = weights_of(repo, "v2")
+    assert not np.array_equal(apart[names[0]], apart[names[1]])
+    repo.ctx.close()
+
+
+def test_a_fault_of_ours_fails_the_round_with_a_reason(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("coldfusion_server.services.fusing.make_plan", broken)
+    for seed in (1, 2):
+        repo.contributor(f"c{seed}").contribute(file_bytes(body_of(tiny_tensors(), seed)))
+    repo.work()
+    close_by_hand(repo.ctx, MODEL, "open", repo.principal("max", "maintainer"))
+    repo.work(limit=3)
+    shown = repo.get(f"/v1/models/{MODEL}/rounds/1")
+    assert shown["state"] == "failed" and "oops" in shown["reason"]
+    monkeypatch.undo()
+    repo.clock.advance(minutes=10)
+    repo.work()
+    assert repo.get(f"/v1/models/{MODEL}")["current"] == "v1"

@@ -82,6 +82,10 @@ def fuse(
     origin: Annotated[
         Path | None, typer.Option(help="The pretrained model's folder, for --pull.")
     ] = None,
+    heads: Annotated[
+        bool,
+        typer.Option("--heads/--no-heads", help="Whether to fuse heads (lm_head and such), too."),
+    ] = False,
     dtype: Annotated[
         str | None,
         typer.Option(help="Of the result: float32, float16, bfloat16, float64; default: --base's."),
@@ -125,6 +129,10 @@ def fuse(
         raise InvalidRequest("Say where the fused model goes: --out DIR")
     if seed is not None and dare is None:
         raise InvalidRequest("--seed is that of --dare, which is not given.")
+    if origin is not None and not pull:
+        raise InvalidRequest("--origin is that of --pull, which is not given.")
+    if server_lr_cap is not None and server_lr != "auto":
+        raise InvalidRequest("--server-lr-cap is that of --server-lr auto, which is not given.")
     check_out(out)
     outputs = fuse_outputs.Outputs.checked(report, heatmap)
     step_parameters = pairs("--optimizer-param", optimizer_param, parsed=True)
@@ -140,12 +148,14 @@ def fuse(
         "pull": pull,
     }
     named = {
-        "--weight": pairs("--weight", weight),
+        "--weight": pairs("--weight", weight, last=True),
         "--made-from": pairs("--made-from", made_from),
-        "--age": pairs("--age", age),
+        "--age": pairs("--age", age, last=True),
     }
     with ExitStack() as stack:
-        merge = fuse_inputs.wanted(mergekit, base, contributions, recipe_options, named)
+        merge = fuse_inputs.wanted(
+            mergekit, base, contributions, recipe_options, named, heads=heads
+        )
         if score is not None and not needs_score(merge.recipe):
             raise InvalidRequest(f"--score is of no use to {merge.recipe.method}.")
         job = Job(
@@ -154,6 +164,8 @@ def fuse(
             recipe=merge.recipe,
             out=out,
             dtype=fuse_inputs.dtype_code(dtype) or merge.dtype,
+            # mergekit knows no heads: it merges every tensor.
+            heads=heads or mergekit is not None,
             origin=origin,
             compare=compare or outputs.draws,
             score=None if score is None else fuse_inputs.scorer(score),

@@ -6,7 +6,7 @@ import math
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.fusion.folders import Contribution
 from coldfusion_shared.fusion.mergekit import DTYPES, MergekitMerge, read_mergekit
 from coldfusion_shared.schemas.recipes import Recipe
+
+MAX_AGE = 1_000_000
 
 Named = Mapping[str, dict[str, Any]]
 
@@ -36,6 +38,8 @@ def wanted(
     models: Sequence[str] | None,
     recipe: Mapping[str, Any],
     named: Named,
+    *,
+    heads: bool = False,
 ) -> MergekitMerge:
     """Return base, models and recipe: from the options, or from a YAML file alone."""
     given = {name: value for name, value in recipe.items() if value not in (None, {})}
@@ -46,7 +50,7 @@ def wanted(
                 hint="coldfusion-server fuse --base DIR --out DIR CONTRIBUTION_DIR...",
             )
         return MergekitMerge(base, [(model, 1.0) for model in models], _recipe(given), None)
-    if base or models or given or any(named.values()):
+    if base or models or given or heads or any(named.values()):
         raise InvalidRequest(
             "With --mergekit, base, models, weights and method come from the file.",
             hint="Leave those options out, or --mergekit.",
@@ -104,6 +108,9 @@ def contributions(
 
 def _names(sources: Sequence[str]) -> list[str]:
     """Return the shortest endings of the paths that tell them apart."""
+    for source in sources:
+        if not source.isprintable() or any("\ud800" <= letter <= "\udfff" for letter in source):
+            raise InvalidRequest(f"{source!a} cannot be a contribution's name; rename the folder.")
     parts = [Path(source).parts or (source,) for source in sources]
     if len({_place(source) for source in sources}) < len(parts):
         raise InvalidRequest("One contribution is given twice.")
@@ -115,7 +122,9 @@ def _names(sources: Sequence[str]) -> list[str]:
 
 def _place(source: str) -> str:
     """Return the folder without detours, or the hub's id."""
-    folder = Path(source).expanduser()
+    folder = Path(source)
+    with suppress(RuntimeError):  # Nobody has that name: then it is no folder either.
+        folder = folder.expanduser()
     return str(folder.resolve()) if folder.is_dir() else source
 
 
@@ -131,8 +140,8 @@ def _count(option: str, value: str | int) -> int:
         count = int(value)
     except ValueError:
         raise InvalidRequest(f"{option}: {value!r} is no whole number.") from None
-    if count < 0:
-        raise InvalidRequest(f"{option}: {value!r} is below 0.")
+    if not 0 <= count <= MAX_AGE:
+        raise InvalidRequest(f"{option}: {value!r:.40} is not between 0 and {MAX_AGE}.")
     return count
 
 

@@ -9,7 +9,7 @@ from typing import Self
 from coldfusion_server.cli.bars import phase_bars
 from coldfusion_server.cli.output import table
 from coldfusion_shared.errors import InvalidRequest
-from coldfusion_shared.fusion.folders import Job, fuse_folders
+from coldfusion_shared.fusion.folders import Job, fuse_folders, named
 from coldfusion_shared.fusion.heatmap import check_format, draw_cosines
 from coldfusion_shared.fusion.plan import phases
 from coldfusion_shared.fusion.report import ContributionReport, Report
@@ -67,8 +67,8 @@ class Outputs:
 
 def run(job: Job, threads: int) -> Report:
     """Fuse `job` and show how far it is."""
-    with Checkpoint.from_folder(job.base) as base:
-        spans = fused_tensors(base, ()).spans
+    with named("The base"), Checkpoint.from_folder(job.base) as base:
+        spans = fused_tensors(base, (), heads=job.heads).spans
     size = sum(span.elements * ITEM_BYTES[span.dtype] for span in spans.values())
     total = size * len(job.contributions)
     with phase_bars(phases(job.recipe, with_gram=job.compare), total) as progress:

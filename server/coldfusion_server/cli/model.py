@@ -34,7 +34,8 @@ Param = Annotated[
     list[str] | None, typer.Option(help="Parameter of the method, NAME=VALUE; repeatable.")
 ]
 ServerLr = Annotated[
-    str | None, typer.Option(help="Factor of the fused update: a number, or auto.")
+    str | None,
+    typer.Option(help="Factor of the fused update: a number, auto or default."),
 ]
 Optimizer = Annotated[
     str | None, typer.Option(help="Server optimizer; see: coldfusion-server methods.")
@@ -73,6 +74,7 @@ def create(
     from coldfusion_server.cli.pretrained import fetched
     from coldfusion_server.services.models import create_model, make_policy
 
+    server_lr = None if server_lr == "default" else server_lr
     recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
     policy = make_policy({**_closing(min_contributions, max_contributions, deadline), **recipe})
     with opened(data_dir, database_url) as context, fetched(source) as (folder, origin):
@@ -117,6 +119,8 @@ def policy(
             if changes[chosen] not in (None, before[chosen]):
                 before[parameters] = {}
         given = {key: value for key, value in changes.items() if value is not None}
+        if given.get("server_lr") == "default":
+            given["server_lr"] = before["server_lr"] = None
         model = set_policy(context, name, make_policy({**before, **given}), OPERATOR)
     rows = list(model.policy.model_dump(mode="json").items())
     show(model.model_dump(mode="json"), as_json, table(("POLICY", "VALUE"), rows))

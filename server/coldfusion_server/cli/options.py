@@ -46,7 +46,9 @@ def parse_duration(text: str | None) -> timedelta | None:
         raise InvalidRequest(f"{text!r} is too long.") from None
 
 
-def pairs(option: str, given: Sequence[str] | None, *, parsed: bool = False) -> dict[str, Any]:
+def pairs(
+    option: str, given: Sequence[str] | None, *, parsed: bool = False, last: bool = False
+) -> dict[str, Any]:
     """
     Return the NAME=VALUE texts of a repeatable option as a dictionary.
 
@@ -54,10 +56,12 @@ def pairs(option: str, given: Sequence[str] | None, *, parsed: bool = False) -> 
         option: what it is called, for messages.
         given: the texts.
         parsed: whether values are JSON where they can be: numbers, true, null.
+        last: whether the last equals sign counts, and not the first.
     """
     found: dict[str, Any] = {}
     for text in given or ():
-        name, equals, value = text.partition("=")
+        # A folder's name may have an equals sign; a number has none.
+        name, equals, value = text.rpartition("=") if last else text.partition("=")
         if not equals or not name:
             raise InvalidRequest(f"{option} {text!r} is not NAME=VALUE.")
         if name in found:

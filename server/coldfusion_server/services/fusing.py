@@ -83,6 +83,11 @@ def fuse_next(ctx: Context, holder: str) -> bool:
                 log.info("fuse overtaken", round=round_id, why=error.message)
             except ColdFusionError as error:
                 _fail(ctx, round_id, lease, error)
+            except Exception as error:
+                # A fault of ours: the round must say so, and be tried again later and later.
+                log.exception("fuse broke", round=round_id)
+                what = f"An internal error: {type(error).__name__}: {error}"
+                _fail(ctx, round_id, lease, ColdFusionError(what))
             return True
     return False
 
@@ -210,7 +215,7 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
 
         plan = make_plan(tensors.spans, updates, given.recipe, executor, progress=progress)
         onto = _onto(ctx, stack, given, base, tensors)
-        pieces = fused(plan, onto, _views(plan, base), executor, progress)
+        pieces = fused(plan, onto, _views(plan, base, tensors), executor, progress)
         stored = _store(ctx, stack, pieces)
     return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
 
@@ -248,10 +253,10 @@ def _continues(given: Input) -> bool:
     return before is not None and before.optimizer == given.recipe.optimizer
 
 
-def _views(plan: Plan, base: Checkpoint) -> list[View]:
+def _views(plan: Plan, base: Checkpoint, tensors: FusedTensors) -> list[View]:
     weights = weights_view(base.spans())
     masters = [master_view(base.spans())] if needs_master(weights) else []
-    return [weights, *masters, *state_views(plan.kinds.optimizer.state, plan.spans)]
+    return [weights, *masters, *state_views(plan.kinds.optimizer.state, tensors.body)]
 
 
 def _store(ctx: Context, stack: ExitStack, pieces: Iterable[Piece]) -> Stored:

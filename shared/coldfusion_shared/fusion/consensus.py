@@ -24,8 +24,8 @@ def merged(stack: Floats, weights: Doubles, *, elect_sign: bool, normalize: bool
         return agreeing(stack, weights, normalize=normalize)
     total = _sum(stack, weights)
     if normalize:
-        total /= np.float32(weights.sum())
-    return total
+        total /= weights.sum()
+    return total.astype(np.float32)
 
 
 def agreeing(
@@ -50,7 +50,9 @@ def agreeing(
     sign -= 1
     total, weight_sum, zero = np.zeros_like(sign), np.zeros_like(sign), np.zeros_like(sign)
     agrees, mask = np.empty_like(sign), np.empty(sign.shape, bool)
-    for row, weight in zip(stack, weights.astype(np.float32), strict=True):
+    # In units of the largest, so that no weight is too small or too large for float32.
+    unit = float(weights.max())
+    for row, weight in zip(stack, (weights / unit).astype(np.float32), strict=True):
         # What agrees is positive now, and all else 0.
         np.multiply(row, sign, out=agrees)
         np.maximum(agrees, zero, out=agrees)
@@ -63,15 +65,18 @@ def agreeing(
     total *= sign
     if normalize:
         np.divide(total, weight_sum, out=total, where=weight_sum > 0)
+    elif unit != 1:
+        total *= unit
     return total
 
 
-def _sum(stack: Floats, weights: Doubles) -> Floats:
-    total, term = np.zeros(stack.shape[1], np.float32), np.empty(stack.shape[1], np.float32)
-    for row, weight in zip(stack, weights.astype(np.float32), strict=True):
+def _sum(stack: Floats, weights: Doubles) -> Doubles:
+    """Return the weighted sum in float64, so that no order of the rows decides a sign."""
+    total, term = np.zeros(stack.shape[1]), np.empty(stack.shape[1])
+    for row, weight in zip(stack, weights, strict=True):
         if weight == 1:
             total += row
         else:
-            np.multiply(row, weight, out=term)
+            np.multiply(row, weight, out=term, dtype=np.float64)
             total += term
     return total

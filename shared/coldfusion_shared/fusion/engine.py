@@ -45,6 +45,7 @@ from coldfusion_shared.fusion.updates import (
     block_elements,
     load_stack,
     non_finite,
+    non_finite_source,
 )
 from coldfusion_shared.fusion.views import View
 from coldfusion_shared.weights.checkpoint import NUMPY_DTYPES, Checkpoint, StoredTensor, chunks
@@ -198,15 +199,13 @@ def _weighted_sum(plan: Plan, onto: Onto, span: TensorSpan) -> _Sum:
     plain = _is_plain(plan)
     pull = plan.recipe.pull if plain else 0.0
     step = plan.server_lr * (1 - pull) if plain else 1.0
-    factors = [
-        float(weight) * update.discount * step
-        for weight, update in zip(plan.tensor_weights(span.name), plan.updates, strict=True)
-    ]
+    weights = [float(weight) * step for weight in plan.tensor_weights(span.name)]
     # Of K = 6 float32 values with one exponent every sixth mean lies half-way between two others,
     # and only a division by K itself, not a product with the rounded 1 / K, stays half-way.
-    count = len(factors)
-    divisor = count if not pull and all(factor == 1 / count for factor in factors) else 1
-    factors = [1.0] * count if divisor > 1 else factors
+    count = len(weights)
+    equal = all(weight == 1 / count for weight in weights)
+    divisor = count if equal and not pull and _undiscounted(plan) else 1
+    weights = [1.0] * count if divisor > 1 else weights
     bases = _Bases()
     if plain:
         bases.add(divisor * (1 - pull), onto.base.tensors[span.name])
@@ -214,13 +213,17 @@ def _weighted_sum(plan: Plan, onto: Onto, span: TensorSpan) -> _Sum:
         assert onto.origin is not None, "a pull needs the pretrained model"
         bases.add(pull, onto.origin[span.name])
     updates = []
-    for factor, update in zip(factors, plan.updates, strict=True):
+    for weight, update in zip(weights, plan.updates, strict=True):
         stored = update.reader.terms(span)
         for sign, tensor in stored[1:] if stored else ():
-            bases.add(sign * factor, tensor)
+            bases.add(sign * weight * update.discount, tensor)
         # What is not stored is read with its discount.
-        updates.append((factor if stored else factor / update.discount, update))
+        updates.append((weight * update.discount if stored else weight, update))
     return _Sum(bases.terms(), updates, divisor)
+
+
+def _undiscounted(plan: Plan) -> bool:
+    return all(update.discount == 1 for update in plan.updates)
 
 
 class _Bases:
@@ -423,6 +426,9 @@ class _Worker(local):
 
     def _non_finite(self, task: _Task, start: int, stop: int) -> NonFiniteWeights:
         row, span = np.empty(stop - start, np.float32), task.tensor.span
+        for who, tensor in self._starting_points(task):
+            if not np.isfinite(tensor.values(start, stop)).all():
+                return non_finite_source(who, span)
         for update in self.plan.updates if task.in_body else ():
             update.read(span, start, stop, row, self.scratch)
             if not np.isfinite(row).all():
@@ -433,9 +439,22 @@ class _Worker(local):
             tensors=[span.name],
         )
 
+    def _starting_points(self, task: _Task) -> Iterator[tuple[str, StoredTensor]]:
+        """Yield what the fuse starts from, and what to call it."""
+        name = task.tensor.span.name
+        yield "The base", task.tensor
+        if self.onto.origin is not None and name in self.onto.origin:
+            yield "The pretrained model", self.onto.origin[name]
+        for tensors in self.onto.state.values():
+            if name in tensors:
+                yield "The optimizer's state", tensors[name]
+
 
 def _fisher(update: Update, span: TensorSpan, start: int, stop: int) -> Values:
     assert update.fisher is not None, "checked when the plan was made"
+    if span.name not in update.fisher:
+        # What it does not have, like a pooler, its task does not depend on.
+        return np.zeros(stop - start, np.float32)
     values: Values = update.fisher[span.name].values(start, stop).astype(np.float32)
     if not (values >= 0).all() or not np.isfinite(values).all():
         raise NonFiniteWeights(

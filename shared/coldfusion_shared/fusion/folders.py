@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from coldfusion_shared import __version__
 from coldfusion_shared.errors import (
@@ -99,6 +99,7 @@ class Job:
         recipe: how.
         out: folder that is made; it must not be there, or be empty.
         dtype: of the result's floats, as safetensors names it; null: the base's own.
+        heads: whether heads are fused, too; every contribution must have them then.
         origin: folder of the pretrained model, where the recipe pulls towards it.
         compare: whether norms and cosines are wanted in any case.
         score: measures a model folder, for methods that choose by score.
@@ -109,6 +110,7 @@ class Job:
     recipe: Recipe
     out: Path
     dtype: str | None = None
+    heads: bool = False
     origin: Path | None = None
     compare: bool = True
     score: Callable[[Path], float] | None = None
@@ -118,7 +120,7 @@ class OptimizerState(BaseModel):
     """``optimizer/state.json``: whose tensors lie beside it."""
 
     optimizer: str
-    steps: int
+    steps: Annotated[int, Field(ge=1, le=10**9)]
 
 
 @dataclass(frozen=True)
@@ -199,13 +201,13 @@ def open_inputs(job: Job, stack: ExitStack) -> Inputs:
         _opened(stack, contribution.folder, f"Contribution {contribution.name}")
         for contribution in job.contributions
     ]
-    named = [_under_names(base, finetuned) for finetuned in opened]
-    tensors = fused_tensors(base, named)
+    theirs = [_under_names(base, finetuned) for finetuned in opened]
+    tensors = fused_tensors(base, theirs, heads=job.heads)
     updates = [
-        _update(stack, base, finetuned, contribution)
+        _update(stack, job, base, finetuned, contribution)
         for finetuned, contribution in zip(opened, job.contributions, strict=True)
     ]
-    changed = [_changed_integers(base, theirs) for theirs in named]
+    changed = [_changed_integers(base, tensors_of) for tensors_of in theirs]
     return Inputs(base, tensors, _onto(stack, job, base, tensors), updates, changed)
 
 
@@ -216,12 +218,12 @@ def _under_names(base: Checkpoint, finetuned: Checkpoint) -> dict[str, StoredTen
 
 
 def _opened(stack: ExitStack, folder: Path, who: str) -> Checkpoint:
-    with _named(who):
+    with named(who):
         return stack.enter_context(Checkpoint.from_folder(folder))
 
 
 @contextmanager
-def _named(who: str) -> Iterator[None]:
+def named(who: str) -> Iterator[None]:
     """Say in an error whose file it is about."""
     try:
         yield
@@ -237,15 +239,19 @@ def _named(who: str) -> Iterator[None]:
 
 
 def _update(
-    stack: ExitStack, base: Checkpoint, finetuned: Checkpoint, contribution: Contribution
+    stack: ExitStack,
+    job: Job,
+    base: Checkpoint,
+    finetuned: Checkpoint,
+    contribution: Contribution,
 ) -> Update:
     made_from = base
     if contribution.made_from is not None:
         made_from = _opened(stack, contribution.made_from, f"The base of {contribution.name}")
-    with _named(f"Contribution {contribution.name}"):
-        weights = match_body(finetuned, base)
-    with _named(f"The base of {contribution.name}"):
-        before = match_body(made_from, base)
+    with named(f"Contribution {contribution.name}"):
+        weights = match_body(finetuned, base, heads=job.heads)
+    with named(f"The base of {contribution.name}"):
+        before = match_body(made_from, base, heads=job.heads)
     return Update(
         id=contribution.name,
         reader=FullUpdate(weights, before),
@@ -261,8 +267,13 @@ def _fisher(
     file = contribution.folder / FISHER_FILE
     if not file.is_file():
         return None
-    with _named(f"The Fisher information of {contribution.name}"):
-        return match_body(stack.enter_context(Checkpoint.from_file(file)), base)
+    with named(f"The Fisher information of {contribution.name}"):
+        found = _under_names(base, stack.enter_context(Checkpoint.from_file(file)))
+        shapes = {name: tensor.span.shape for name, tensor in found.items()}
+        different = [name for name in shapes if shapes[name] != base.tensors[name].span.shape]
+        if different or not found:
+            raise IncompatibleWeights("It is not that of the base's tensors.", tensors=different)
+        return found
 
 
 def _changed_integers(base: Checkpoint, theirs: Mapping[str, StoredTensor]) -> list[str]:
@@ -279,10 +290,11 @@ def _onto(stack: ExitStack, job: Job, base: Checkpoint, fused: FusedTensors) -> 
     master = base
     if (job.base / MASTER).is_dir():
         master = _opened(stack, job.base / MASTER, "The base's master")
-        if {n: s.shape for n, s in master.spans().items()} != {
-            n: s.shape for n, s in base.spans().items()
-        }:
-            raise IncompatibleWeights("The base's master is not that of its weights.")
+        if _layout(master) != _layout(base):
+            raise IncompatibleWeights(
+                "The base's master is not that of its weights: names, shapes or files differ.",
+                hint=f"Remove {job.base / MASTER} to go on from the weights alone.",
+            )
     origin = None
     if job.recipe.pull:
         if job.origin is None:
@@ -290,10 +302,19 @@ def _onto(stack: ExitStack, job: Job, base: Checkpoint, fused: FusedTensors) -> 
                 "A pull towards the pretrained model needs that model.",
                 hint="Give its folder: --origin DIR",
             )
-        with _named("The pretrained model"):
-            origin = match_body(_opened(stack, job.origin, "The pretrained model"), base)
+        with named("The pretrained model"):
+            origin = match_body(
+                _opened(stack, job.origin, "The pretrained model"), base, heads=job.heads
+            )
     state, steps = _state(stack, job, fused)
     return Onto(master, origin, state, steps, fused.tied)
+
+
+def _layout(model: Checkpoint) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+    return {
+        file: [(span.name, span.shape) for span in header.tensors]
+        for file, header in model.headers.items()
+    }
 
 
 def _state(
@@ -313,7 +334,7 @@ def _state(
     for name in kinds(job.recipe).optimizer.state:
         state[name] = _opened(stack, folder / name, "The optimizer's state").tensors
         shapes = {key: tensor.span.shape for key, tensor in state[name].items()}
-        if shapes != {key: span.shape for key, span in fused.spans.items()}:
+        if shapes != {key: span.shape for key, span in fused.body.items()}:
             raise BadModel(f"The optimizer's state in {folder / name} is not that of the base.")
     return state, before.steps
 
@@ -342,7 +363,7 @@ def _write_model(
         The Gram matrix of the updates, if it is known by then.
     """
     published = weights_view(inputs.base.spans(), job.dtype)
-    views = [published, *state_views(plan.kinds.optimizer.state, plan.spans)]
+    views = [published, *state_views(plan.kinds.optimizer.state, inputs.fused.body)]
     if needs_master(published):
         views.append(master_view(inputs.base.spans()))
     with ExitStack() as stack:

@@ -47,6 +47,7 @@ class _Document(BaseModel):
     dtype: str | None = None
     out_dtype: str | None = None
     tokenizer_source: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read_mergekit(path: Path) -> MergekitMerge:
         return _translated(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = str(first["loc"][-1]).replace("server_lr", "lambda")
+        where = str(first["loc"][0]).replace("server_lr", "lambda")
         raise InvalidRequest(f"{path.name}: {where}: {first['msg']}.") from None
 
 
@@ -136,6 +137,11 @@ def _base(document: _Document) -> tuple[str, list[_Entry]]:
         # A mean of models is the same whichever of them the updates are counted from.
         return document.models[0].model, document.models
     if document.merge_method == "linear":
+        if all(entry.model != document.base_model for entry in document.models):
+            raise InvalidRequest(
+                "linear: the base_model is not among the models.",
+                hint="List it with a weight, as every other model, or leave base_model out.",
+            )
         return document.base_model, document.models
     others = [entry for entry in document.models if entry.model != document.base_model]
     if not others:

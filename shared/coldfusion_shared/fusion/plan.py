@@ -286,6 +286,11 @@ def _check_updates(
     priors = [update.prior for update in updates]
     if min(priors) < 0 or not 0 < sum(priors) < np.inf:
         raise InvalidRequest("The weights must be at least 0, and one of them above it.")
+    if not method.uses_prior and any(prior != 1 for prior in priors):
+        raise InvalidRequest(
+            f"The fusion method {name!r} takes no weights.",
+            hint="weighted_mean does, and norm_clipped_mean, ties and others.",
+        )
     if isinstance(method, WeightMethod) and method.needs_score and not can_score:
         raise InvalidRequest(
             f"The fusion method {name!r} chooses by score, and nothing measures one here.",

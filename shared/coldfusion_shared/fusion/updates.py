@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coldfusion_shared.errors import NonFiniteWeights
-from coldfusion_shared.weights.checkpoint import StoredTensor
+from coldfusion_shared.weights.checkpoint import StoredTensor, chunks
 from coldfusion_shared.weights.header import TensorSpan
 
 Floats = npt.NDArray[np.float32]
@@ -194,9 +194,30 @@ def sum_of(rows: Sequence[Floats]) -> Doubles:
 
 
 def non_finite(update: Update, span: TensorSpan) -> NonFiniteWeights:
-    """Return the error that names the contribution and the tensor."""
+    """Return the error that names the contribution, or the base that it is counted from."""
+    reader: Any = update.reader
+    while not isinstance(reader, FullUpdate) and hasattr(reader, "reader"):
+        reader = reader.reader
+    if isinstance(reader, FullUpdate) and not _is_finite(reader.base[span.name]):
+        return non_finite_source(f"The base of contribution {update.id}", span)
     return NonFiniteWeights(
         f"Contribution {update.id} has NaN or infinity in tensor {span.name!r}.",
         hint="Leave it out, or ask for it again: nothing sound can be made from it.",
         tensors=[span.name],
+    )
+
+
+def non_finite_source(who: str, span: TensorSpan) -> NonFiniteWeights:
+    """Return the error that names something else than a contribution."""
+    return NonFiniteWeights(
+        f"{who} has NaN or infinity in tensor {span.name!r}.",
+        hint="Nothing can be fused onto it; take one that is sound.",
+        tensors=[span.name],
+    )
+
+
+def _is_finite(tensor: StoredTensor) -> bool:
+    return all(
+        bool(np.isfinite(tensor.values(start, stop)).all())
+        for start, stop in chunks(tensor.span.elements)
     )

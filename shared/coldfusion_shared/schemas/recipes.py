@@ -35,7 +35,7 @@ class Recipe(Request):
     optimizer_parameters: dict[str, Any] = Field(
         default={}, description="the server optimizer's parameters"
     )
-    server_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] | None = Field(
+    server_lr: Annotated[float, Field(gt=0, le=100, strict=True)] | Literal["auto"] | None = Field(
         default=None,
         description="factor of the fused update; auto: the updates' mean norm over the norm of "
         "their mean, at most server_lr_cap; null: the optimizer's default",

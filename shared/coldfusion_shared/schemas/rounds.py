@@ -27,6 +27,6 @@ class Round(Response):
     accepted: int = Field(description="contributions accepted so far")
     waiting: int = Field(description="contributions declared or being screened")
     missing: int = Field(description="accepted contributions that it still needs to close")
-    fused_bytes: int = Field(description="bytes of the new base written so far, while fusing")
-    total_bytes: int = Field(description="bytes that the new base will have")
+    fused_bytes: int = Field(description="bytes of contributions read so far, while fusing")
+    total_bytes: int = Field(description="bytes of contributions to read; some methods read twice")
     reason: str | None = Field(description="why it failed or was cancelled or rejected")

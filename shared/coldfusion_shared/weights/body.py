@@ -8,6 +8,7 @@ for ``encoder...``), so names are aligned before anything is compared.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from coldfusion_shared.errors import IncompatibleWeights
@@ -24,6 +25,8 @@ HEAD_MODULES = frozenset(
     }
 )  # fmt: skip
 
+_NUMBER = re.compile(r"\d+")
+
 # Task models of several architectures drop it, so a contribution may come without.
 OPTIONAL_MODULE = "pooler"
 
@@ -33,9 +36,21 @@ def is_head(name: str) -> bool:
     return name.split(".", 1)[0] in HEAD_MODULES
 
 
-def body(spans: Mapping[str, TensorSpan]) -> dict[str, TensorSpan]:
-    """Return the tensors of `spans` that are fused: those of the body that hold floats."""
-    return {name: span for name, span in spans.items() if span.is_float and not is_head(name)}
+def body(spans: Mapping[str, TensorSpan], *, heads: bool = False) -> dict[str, TensorSpan]:
+    """Return the tensors of `spans` that are fused: floats of the body, and `heads` if wanted."""
+    return {
+        name: span for name, span in spans.items() if span.is_float and (heads or not is_head(name))
+    }
+
+
+def twins(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """
+    Return those of `others` that differ from one of `names` by numbers alone.
+
+    They are layers that another model has more of: ``encoder.layer.12.bias`` beside ``...11.bias``.
+    """
+    patterns = {_NUMBER.sub("#", name) for name in names}
+    return [name for name in others if _NUMBER.sub("#", name) in patterns]
 
 
 def align(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
@@ -55,7 +70,9 @@ def align(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
     return max(candidates, key=len)
 
 
-def check_body(base: Mapping[str, TensorSpan], candidate: Mapping[str, TensorSpan]) -> None:
+def check_body(
+    base: Mapping[str, TensorSpan], candidate: Mapping[str, TensorSpan], *, heads: bool = False
+) -> None:
     """
     Check that `candidate`, with names aligned, has every tensor of the base's body, and no other.
 
@@ -64,7 +81,7 @@ def check_body(base: Mapping[str, TensorSpan], candidate: Mapping[str, TensorSpa
     Raises:
         IncompatibleWeights: all differences in one message, the tensors named.
     """
-    wanted = body(base)
+    wanted = body(base, heads=heads)
     missing = [name for name in wanted if name not in candidate]
     unknown = [name for name in candidate if name not in base]
     different = [

@@ -65,7 +65,9 @@ def _shards(folder: Path) -> list[str]:
             hint="Save the model with model.save_pretrained(folder); pickle files are never read.",
         )
     missing = [name for name in names if not (folder / name).is_file()]
-    if missing or not names:
+    if not names:
+        raise BadModel(f"{INDEX_FILE} names no files.")
+    if missing:
         raise BadModel(f"{INDEX_FILE} names files that are missing: {', '.join(missing[:5])}.")
     return names
 

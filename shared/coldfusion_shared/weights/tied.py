@@ -47,14 +47,17 @@ class FusedTensors:
     Attributes:
         spans: the tensors of the body, of tied ones the first.
         tied: every other tensor that is the same parameter, and the one in `spans`.
+        body: `spans` and what is tied to them within the body. An optimizer's state has all of
+            these, because what is tied in one round may come apart in the next.
     """
 
     spans: Mapping[str, TensorSpan]
     tied: Mapping[str, str]
+    body: Mapping[str, TensorSpan]
 
 
 def fused_tensors(
-    base: Checkpoint, contributions: Iterable[Mapping[str, StoredTensor]]
+    base: Checkpoint, contributions: Iterable[Mapping[str, StoredTensor]], *, heads: bool = False
 ) -> FusedTensors:
     """
     Return which tensors of `base` are fused, and which follow them.
@@ -65,11 +68,12 @@ def fused_tensors(
     Args:
         base: what is fused onto.
         contributions: their tensors under the base's names, as many as they have.
+        heads: whether heads are fused, too.
 
     Raises:
         BadModel: the base has nothing that could be fused.
     """
-    shared = body(base.spans())
+    shared = body(base.spans(), heads=heads)
     if not any(span.elements for span in shared.values()):
         raise BadModel("The base has no floating-point tensors outside of heads.")
     pairs = {}
@@ -79,7 +83,8 @@ def fused_tensors(
             pairs.update({name: first for name in group if name != first})
     for tensors in contributions:
         pairs = {name: first for name, first in pairs.items() if _tied(tensors, name, first)}
-    return FusedTensors({name: span for name, span in shared.items() if name not in pairs}, pairs)
+    spans = {name: span for name, span in shared.items() if name not in pairs}
+    return FusedTensors(spans, pairs, shared)
 
 
 def _tied(tensors: Mapping[str, StoredTensor], name: str, first: str) -> bool:

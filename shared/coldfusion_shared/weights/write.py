@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coldfusion_shared.errors import IncompatibleWeights, StorageFull
-from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, check_body
+from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, check_body, twins
 from coldfusion_shared.weights.checkpoint import (
     NUMPY_DTYPES,
     Checkpoint,
@@ -26,14 +26,21 @@ Progress = Callable[[int], None]
 Spans = Iterator[npt.NDArray[Any]]
 
 
-def match_body(finetuned: Checkpoint, base: Checkpoint) -> dict[str, StoredTensor]:
+def match_body(
+    finetuned: Checkpoint, base: Checkpoint, *, heads: bool = False
+) -> dict[str, StoredTensor]:
     """
     Return the tensors of `finetuned` that are the base's body, under the base's names.
+
+    Args:
+        finetuned: a model with whatever head.
+        base: what it was finetuned from.
+        heads: whether the base's heads belong to it, too.
 
     Raises:
         IncompatibleWeights: it is a model of another architecture.
     """
-    wanted = body(base.spans())
+    wanted = body(base.spans(), heads=heads)
     names = align(wanted, finetuned.tensors)
     matched = {ours: finetuned.tensors[theirs] for ours, theirs in names.items()}
     missing = [name for name in wanted if name not in matched]
@@ -42,7 +49,12 @@ def match_body(finetuned: Checkpoint, base: Checkpoint) -> dict[str, StoredTenso
     for name in missing:
         if name not in matched and OPTIONAL_MODULE in name.split("."):
             matched[name] = base.tensors[name]
-    check_body(base.spans(), {name: tensor.span for name, tensor in matched.items()})
+    candidate = {name: tensor.span for name, tensor in matched.items()}
+    used = set(names.values())
+    further = [name for name in finetuned.tensors if name not in used and name not in base.tensors]
+    for name in twins(used, further):
+        candidate[name] = finetuned.tensors[name].span
+    check_body(base.spans(), candidate, heads=heads)
     return matched
 
 

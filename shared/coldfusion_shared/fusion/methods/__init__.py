@@ -25,7 +25,7 @@ from coldfusion_shared.registry import Registry
 class Parameters(BaseModel):
     """Base of every method's parameters; what a method does not know is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Method:
         minimum: from the parameters to the smallest K that it can work on.
         maximum: the largest K that it can work on; null: any.
         symmetric: whether the order of the contributions is without meaning.
+        uses_prior: whether it looks at the weights that maintainers gave.
     """
 
     summary: str
@@ -122,6 +123,7 @@ class Method:
     minimum: Callable[[Any], int] = lambda _: 1
     maximum: int | None = None
     symmetric: bool = True
+    uses_prior: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

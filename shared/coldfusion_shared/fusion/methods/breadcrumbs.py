@@ -50,6 +50,7 @@ methods.register("breadcrumbs")(
         summary="mean of the updates without each tensor's outliers and small values",
         paper="https://arxiv.org/abs/2312.06795",
         parameters=BreadcrumbsParameters,
+        uses_prior=True,
         sparsify=lambda parameters, _: MagnitudeBand(parameters.density, parameters.gamma),
         combine=breadcrumbs,
     )

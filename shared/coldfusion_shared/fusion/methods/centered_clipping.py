@@ -41,6 +41,7 @@ methods.register("centered_clipping")(
         summary="steps towards the updates, each clipped to the median norm",
         paper="https://arxiv.org/abs/2012.10333",
         parameters=CenteredClippingParameters,
+        uses_prior=True,
         weights=centered_weights,
     )
 )

@@ -65,6 +65,7 @@ methods.register("della")(
         summary="drops values by chance, small ones more often, then fuses as TIES does",
         paper="https://arxiv.org/abs/2406.11617",
         parameters=DellaParameters,
+        uses_prior=True,
         sparsify=sparsifier,
         combine=della,
     )

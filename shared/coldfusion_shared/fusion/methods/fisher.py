@@ -38,6 +38,7 @@ methods.register("fisher")(
         summary="mean of the updates, each value weighted by its Fisher information",
         paper="https://arxiv.org/abs/2111.09832",
         parameters=FisherParameters,
+        uses_prior=True,
         needs_fisher=True,
         combine=fisher,
     )

@@ -62,6 +62,7 @@ methods.register("geometric_median")(
         summary="the point with the smallest sum of distances to the updates (RFA)",
         paper="https://arxiv.org/abs/1912.13445",
         parameters=GeometricMedianParameters,
+        uses_prior=True,
         weights=median_weights,
     )
 )

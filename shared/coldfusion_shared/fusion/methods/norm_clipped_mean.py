@@ -35,6 +35,7 @@ methods.register("norm_clipped_mean")(
         summary="mean of the updates, each no longer than the median update",
         paper="https://arxiv.org/abs/1911.07963",
         parameters=NormClippedMeanParameters,
+        uses_prior=True,
         weights=clipped_weights,
     )
 )

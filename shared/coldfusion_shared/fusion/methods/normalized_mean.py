@@ -25,6 +25,7 @@ methods.register("normalized_mean")(
         summary="mean of the updates' directions, times their mean norm",
         paper="https://github.com/IBM/model-recycling",
         parameters=NormalizedMeanParameters,
+        uses_prior=True,
         weights=normalized_weights,
     )
 )

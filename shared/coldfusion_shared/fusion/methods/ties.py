@@ -39,6 +39,7 @@ methods.register("ties")(
         summary="largest values of each update, mean of those that agree with the elected sign",
         paper="https://arxiv.org/abs/2306.01708",
         parameters=TiesParameters,
+        uses_prior=True,
         sparsify=lambda parameters, _: MagnitudeBand(parameters.density),
         combine=ties,
     )

@@ -28,6 +28,7 @@ methods.register("weighted_mean")(
         summary="mean of the updates by the weights that the maintainer gave",
         paper="https://arxiv.org/abs/1602.05629",
         parameters=WeightedMeanParameters,
+        uses_prior=True,
         weights=prior_weights,
         needs_gram=False,
     )

@@ -12,6 +12,9 @@ from coldfusion_shared.fusion.updates import Floats
 # Numbers of 32 bits from one step of the generator's counter, which makes four of 64.
 PER_STEP = 8
 
+# 24 bits a draw: as many as a float32 keeps, so that none is rounded up to 1.
+DRAW_STEP = 2.0**-24
+
 
 def uniform_draws(key: bytes, start: int, stop: int) -> Floats:
     """
@@ -31,8 +34,7 @@ def uniform_draws(key: bytes, start: int, stop: int) -> Floats:
     # Little-endian whatever the machine, so that the draws travel.
     bits: npt.NDArray[np.uint32] = raw.astype("<u8", copy=False).view("<u4")
     wanted = bits[start - first * PER_STEP : stop - first * PER_STEP]
-    # 24 bits: as many as a float32 keeps, so that no draw is rounded up to 1.
-    return (wanted >> 8).astype(np.float32) * np.float32(2**-24)
+    return (wanted >> 8).astype(np.float32) * np.float32(DRAW_STEP)
 
 
 def draw_key(seed: int, contribution: str, tensor: str) -> bytes:

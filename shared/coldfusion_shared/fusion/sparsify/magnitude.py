@@ -16,7 +16,7 @@ from coldfusion_shared.fusion.updates import (
 )
 from coldfusion_shared.weights.header import TensorSpan
 
-# From the smallest magnitude that is kept to the smallest one above it that is not.
+# The smallest and the largest magnitude that are kept.
 Band = tuple[np.float32, np.float32]
 
 
@@ -27,7 +27,7 @@ class MagnitudeBand:
 
     Of n values ``int(density * n)`` are kept, but at least one, and below them
     ``int(outliers * n)`` dropped at the top, as far as the density leaves room. Values of exactly
-    the magnitude of the last one that is kept are kept, too, so no order decides between equals.
+    the first or the last magnitude that is kept are kept, too, so no order decides between equals.
     """
 
     density: float
@@ -49,9 +49,9 @@ class MagnitudeBand:
                 reader.read(span, start, stop, out, scratch)
                 yield out
 
-        ranks = [top + kept, top] if top else [kept]
-        lowest, *dropped = kth_largest(stream, span.elements, ranks)
-        return lowest, dropped[0] if dropped else everything[1]
+        ranks = [top + kept, top + 1] if top else [kept]
+        lowest, *highest = kth_largest(stream, span.elements, ranks)
+        return lowest, highest[0] if highest else everything[1]
 
     def read(
         self,
@@ -69,6 +69,6 @@ class MagnitudeBand:
         magnitudes = np.abs(out)
         kept = magnitudes >= lowest
         if highest < np.inf:
-            kept &= magnitudes < highest
+            kept &= magnitudes <= highest
         # A product and no assignment: what is not finite becomes NaN, and is found.
         np.multiply(out, kept, out=out)

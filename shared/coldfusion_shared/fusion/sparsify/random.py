@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coldfusion_shared.fusion.sparsify.draws import draw_key, uniform_draws
+from coldfusion_shared.fusion.sparsify.draws import DRAW_STEP, draw_key, uniform_draws
 from coldfusion_shared.fusion.updates import Floats, Scratch, UpdateReader
 from coldfusion_shared.weights.header import TensorSpan
 
 # A row that is longer is ranked in pieces, so that memory stays bounded.
-MAX_ROW = 2**17
+MAX_ROW = 2**15
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class DropAndRescale:
         if self.density >= 1:
             return
         key = draw_key(self.seed, self.contribution, span.name)
-        kept = uniform_draws(key, start, stop) < np.float32(self.density)
-        _keep(out, kept, np.float32(self.density))
+        # What the draws, which are multiples of this step, make of the density.
+        share = np.float32(np.ceil(self.density / DRAW_STEP) * DRAW_STEP)
+        _keep(out, uniform_draws(key, start, stop) < share, share)
 
 
 @dataclass(frozen=True)
