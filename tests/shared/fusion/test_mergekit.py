@@ -23,7 +23,7 @@ HIDDEN, WORDS, INNER = 16, 24, 32
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": HIDDEN,
     "vocab_size": WORDS, "intermediate_size": INNER, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False,
     "max_position_embeddings": 32,
 }  # fmt: skip
 LAYER = "model.layers.0."
@@ -36,6 +36,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     f"{LAYER}input_layernorm.weight": (HIDDEN,),
     f"{LAYER}post_attention_layernorm.weight": (HIDDEN,),
     "model.norm.weight": (HIDDEN,),
+    "lm_head.weight": (WORDS, HIDDEN),
 }
 
 
@@ -108,7 +109,8 @@ def ours(folder: Path, content: Any) -> dict[str, Array]:
     merge = read_mergekit(written(folder, content))
     contributions = [Contribution(name, Path(name), prior=weight) for name, weight in merge.models]
     out = folder / "ours"
-    fuse_folders(Job(Path(merge.base), contributions, merge.recipe, out, dtype=merge.dtype))
+    base, recipe = Path(merge.base), merge.recipe
+    fuse_folders(Job(base, contributions, recipe, out, dtype=merge.dtype, heads=True))
     return read_model(out)
 
 
