@@ -145,7 +145,7 @@ def test_a_round_that_fuses_shows_how_far_it_is(tmp_path: Path) -> None:
         fusing = text(opened.client(), f"{PAGE}?part=round")
         overview = text(opened.client(), "/")
     assert "Closed; fusing is next" in flat(closed) and "every 2s" in closed
-    assert "250 kB of 1.0 MB (25 %) written" in flat(fusing) and "every 2s" in fusing
+    assert "250 kB of 1.0 MB (25 %) of contributions read" in flat(fusing) and "every 2s" in fusing
     assert 'max="1000000" value="250000"' in fusing
     assert "the contributions are being fused" in flat(overview)
 
