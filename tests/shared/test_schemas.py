@@ -133,7 +133,8 @@ def test_a_manifest_read_again_has_the_same_bytes_and_digest() -> None:
 def test_every_field_of_a_manifest_counts_for_its_digest() -> None:
     changed: list[dict[str, Any]] = [
         {"model": "a/c"}, {"version": "v1"}, {"files": []}, {"round": 1}, {"recipe": Recipe()},
-        {"server_lr": 2.0}, {"optimizer_steps": 1}, {"master": [FileEntry(path="m", size=1, sha256="0" * 64)]},
+        {"server_lr": 2.0}, {"optimizer_steps": 1},
+        {"master": [FileEntry(path="m", size=1, sha256="0" * 64)]},
         {"source": "elsewhere"}, {"software": "x"},
         {"created_at": datetime(2026, 1, 2, tzinfo=UTC)},
     ]  # fmt: skip
