@@ -118,7 +118,7 @@ def fused(
         for view in views:
             if view.has(header.tensors):
                 yield Piece(view.name, file, memoryview(view.header(header.tensors)))
-        with one_thread_products():
+        with one_thread_products:
             for result in work.map(worker, _tasks(plan, onto, header.tensors)):
                 for name, values in result.values.items():
                     yield Piece(name, file, values.view(np.uint8).data)

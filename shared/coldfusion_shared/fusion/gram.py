@@ -9,10 +9,10 @@ also counts zeros and agreeing signs and finds what is not finite.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from threading import local
+from threading import Lock, local
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -241,16 +241,39 @@ def _pass(
     products: Products,
 ) -> None:
     worker = _Worker(updates, products)
-    with one_thread_products():
+    with one_thread_products:
         for task, part in executor.map(worker, _tasks(spans)):
             found.add(task.span.name, part)
             progress(len(updates) * part.elements * ITEM_BYTES[task.span.dtype])
 
 
-def one_thread_products() -> AbstractContextManager[object]:
-    """Give each product one thread: how many share it would decide the order of its sums."""
-    limit: AbstractContextManager[object] = threadpool_limits(1, "blas")
-    return limit
+class _OneThread:
+    """
+    Holds BLAS to one thread as long as anybody in the process asks for it.
+
+    How many threads share a product decides the order of its sums. The number is the process's, so
+    the first of two fuses to end must not lift it under the other.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+        self.limit: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.users:
+                self.limit = threadpool_limits(1, "blas")
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.limit.restore_original_limits()
+
+
+one_thread_products = _OneThread()
 
 
 def _tasks(spans: Mapping[str, TensorSpan]) -> Iterator[_Task]:

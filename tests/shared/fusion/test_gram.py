@@ -9,10 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from coldfusion_shared.errors import InvalidRequest, NonFiniteWeights
 from coldfusion_shared.fusion.executor import Serial, threads
-from coldfusion_shared.fusion.gram import Gram, TensorGram, cosines, extend_gram, gram_pass, norms
+from coldfusion_shared.fusion.gram import (
+    Gram,
+    TensorGram,
+    cosines,
+    extend_gram,
+    gram_pass,
+    norms,
+    one_thread_products,
+)
 from coldfusion_shared.fusion.updates import Floats, Scratch, Term, Update, UpdateReader
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import CHUNK_ELEMENTS, Checkpoint
@@ -259,3 +268,20 @@ def test_progress_is_told_all_bytes(tmp_path: Path) -> None:
     told: list[int] = []
     gram_pass(body(base.spans()), full_updates(tmp_path, base, deltas), Serial(), told.append)
     assert sum(told) == 3 * 4 * matrix(deltas).shape[1]
+
+
+def test_products_keep_to_one_thread_until_the_last_fuse_has_ended() -> None:
+    def blas_threads() -> set[int]:
+        return {
+            pool["num_threads"]
+            for pool in threadpoolctl.threadpool_info()
+            if pool["user_api"] == "blas"
+        }
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        before = blas_threads()
+        with one_thread_products:
+            with one_thread_products:
+                assert blas_threads() == {1}
+            assert blas_threads() == {1}
+        assert blas_threads() == before
