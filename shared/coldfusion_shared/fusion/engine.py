@@ -383,7 +383,7 @@ class _Worker(local):
         plan, span = self.plan, task.tensor.span
         assert isinstance(plan.kinds.method, CoordinateMethod), "all others have a sum"
         stack = load_stack(plan.taken, span, start, stop, self.scratch)
-        if not np.isfinite(stack).all():
+        if not all(np.isfinite(row).all() for row in stack):
             raise self._non_finite(task, start, stop)
         fisher = None
         if plan.kinds.method.needs_fisher:
@@ -414,7 +414,7 @@ class _Worker(local):
         return plan.kinds.optimizer.step(plan.kinds.optimizer_parameters, moment)
 
     def _moved(self, task: _Task, start: int, stop: int, step: Doubles) -> Doubles:
-        moved: Doubles = step * self.plan.server_lr
+        moved = np.multiply(step, self.plan.server_lr, out=self.total[: step.size])
         moved += task.tensor.values(start, stop, self.scratch.raw(stop - start))
         pull = self.plan.recipe.pull
         if pull:

@@ -21,8 +21,10 @@ def median(_: MedianParameters, block: Block) -> Floats:
     if low == high:
         return rows[0]
     # Halves first: the sum of two large values could leave the range of float32.
-    middle: Floats = rows[0] * np.float32(0.5) + rows[1] * np.float32(0.5)
-    return middle
+    for row in rows:
+        row *= np.float32(0.5)
+    rows[0] += rows[1]
+    return rows[0]
 
 
 methods.register("median")(

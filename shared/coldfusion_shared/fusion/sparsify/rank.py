@@ -27,7 +27,7 @@ BINS = 2**16
 
 # Up to so many values are taken whole, which needs no sample.
 SMALL = 2**17
-SAMPLE_SPANS, SPAN = 128, 256
+SAMPLE_SPANS, SPAN = 64, 512
 # The bracket reaches this many standard deviations of a sample's rank to both sides. Neighbours in
 # a tensor are alike, so a sample of spans is worse than one of single values.
 DEVIATIONS = 12.0
