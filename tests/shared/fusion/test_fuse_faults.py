@@ -29,7 +29,8 @@ from coldfusion_shared.errors import (
     StorageFull,
     UnknownName,
 )
-from coldfusion_shared.fusion.folders import Contribution, Job, fuse_folders, new_folder
+from coldfusion_shared.fusion.folders import Contribution, Job, fuse_folders
+from coldfusion_shared.fusion.new_folder import new_folder
 from coldfusion_shared.fusion.plan import COMPARING, FUSING, PREPARING
 from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.checkpoint import CHUNK_ELEMENTS
@@ -529,7 +530,7 @@ def test_what_others_left_is_not_removed_whatever_the_name(tmp_path: Path) -> No
 HOLDING = """
 import sys, time
 from pathlib import Path
-from coldfusion_shared.fusion.folders import new_folder
+from coldfusion_shared.fusion.new_folder import new_folder
 with new_folder(Path(sys.argv[1])) as folder:
     (folder / "model.safetensors").write_bytes(b"half")
     print(folder, flush=True)
