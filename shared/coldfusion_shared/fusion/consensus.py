@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Annotated
 
+import numpy as np
+from pydantic import Field
+
+from coldfusion_shared.fusion.methods import Block, Parameters
 from coldfusion_shared.fusion.updates import Doubles, Floats
 
 
-def merged(stack: Floats, weights: Doubles, *, elect_sign: bool, normalize: bool) -> Floats:
-    """
-    Return the sum of ``weights[c] * stack[c]``, of all values or of those with the elected sign.
+class MergeParameters(Parameters):
+    """How what is left of sparse updates becomes one."""
 
-    Args:
-        stack: updates, (K, n).
-        weights: (K,).
-        elect_sign: whether only those count that agree.
-        normalize: divide by the sum of the weights that count.
+    elect_sign: bool = Field(
+        default=False, description="take only the values that agree with the elected sign, as TIES"
+    )
+    normalize: bool = Field(
+        default=True, description="divide by the weights' sum; false: task arithmetic, the sum"
+    )
+    scale: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="factor of the fused update (lambda)"
+    )
 
-    Returns:
-        Shape (n,), float32.
-    """
-    if elect_sign:
-        return agreeing(stack, weights, normalize=normalize)
-    total = _sum(stack, weights)
-    if normalize:
-        total /= weights.sum()
-    return total.astype(np.float32)
+
+def merge(parameters: MergeParameters, block: Block) -> Floats:
+    """Return the weighted mean, or sum, of what is left of the updates, times lambda, (n,)."""
+    if parameters.elect_sign:
+        fused = agreeing(block.stack, block.prior, normalize=parameters.normalize)
+    else:
+        total = _sum(block.stack, block.prior)
+        if parameters.normalize:
+            total /= block.prior.sum()
+        fused = total.astype(np.float32)
+    fused *= np.float32(parameters.scale)
+    return fused
 
 
 def agreeing(

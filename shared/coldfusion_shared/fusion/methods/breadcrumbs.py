@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
-from coldfusion_shared.fusion.consensus import merged
-from coldfusion_shared.fusion.methods import Block, CoordinateMethod, Parameters, methods
+from coldfusion_shared.fusion.consensus import MergeParameters, merge
+from coldfusion_shared.fusion.methods import CoordinateMethod, methods
 from coldfusion_shared.fusion.sparsify.magnitude import MagnitudeBand
-from coldfusion_shared.fusion.updates import Floats
 
 
-class BreadcrumbsParameters(Parameters):
+class BreadcrumbsParameters(MergeParameters):
     """Parameters of `breadcrumbs`."""
 
     density: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -22,27 +20,6 @@ class BreadcrumbsParameters(Parameters):
     gamma: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.01, description="share of the largest values, which is dropped first"
     )
-    elect_sign: bool = Field(
-        default=False, description="take only the values that agree with the elected sign, as TIES"
-    )
-    normalize: bool = Field(
-        default=True, description="divide by the weights' sum; false: task arithmetic, the sum"
-    )
-    scale: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="factor of the fused update (lambda)"
-    )
-
-
-def breadcrumbs(parameters: BreadcrumbsParameters, block: Block) -> Floats:
-    """Return the weighted mean, or sum, of what is left of the updates, times lambda, (n,)."""
-    fused = merged(
-        block.stack,
-        block.prior,
-        elect_sign=parameters.elect_sign,
-        normalize=parameters.normalize,
-    )
-    fused *= np.float32(parameters.scale)
-    return fused
 
 
 methods.register("breadcrumbs")(
@@ -52,6 +29,6 @@ methods.register("breadcrumbs")(
         parameters=BreadcrumbsParameters,
         uses_prior=True,
         sparsify=lambda parameters, _: MagnitudeBand(parameters.density, parameters.gamma),
-        combine=breadcrumbs,
+        combine=merge,
     )
 )

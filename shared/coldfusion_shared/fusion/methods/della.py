@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
-from coldfusion_shared.fusion.consensus import merged
-from coldfusion_shared.fusion.methods import Block, CoordinateMethod, Parameters, methods
+from coldfusion_shared.fusion.consensus import MergeParameters, merge
+from coldfusion_shared.fusion.methods import CoordinateMethod, methods
 from coldfusion_shared.fusion.sparsify.random import MagnitudePrune
-from coldfusion_shared.fusion.updates import Floats
 
 
-class DellaParameters(Parameters):
+class DellaParameters(MergeParameters):
     """Parameters of `della`."""
 
     density: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -27,12 +25,6 @@ class DellaParameters(Parameters):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of the draws")
     elect_sign: bool = Field(
         default=True, description="take only the values that agree with the elected sign"
-    )
-    normalize: bool = Field(
-        default=True, description="divide by the weights' sum; false: task arithmetic, the sum"
-    )
-    scale: Annotated[float, Field(gt=0)] = Field(
-        default=1.0, description="factor of the fused update (lambda)"
     )
 
     @model_validator(mode="after")
@@ -48,18 +40,6 @@ def sparsifier(parameters: DellaParameters, contribution: str) -> MagnitudePrune
     return MagnitudePrune(parameters.density, parameters.epsilon, parameters.seed, contribution)
 
 
-def della(parameters: DellaParameters, block: Block) -> Floats:
-    """Return the weighted mean, or sum, of what is left of the updates, times lambda, (n,)."""
-    fused = merged(
-        block.stack,
-        block.prior,
-        elect_sign=parameters.elect_sign,
-        normalize=parameters.normalize,
-    )
-    fused *= np.float32(parameters.scale)
-    return fused
-
-
 methods.register("della")(
     CoordinateMethod(
         summary="drops values by chance, small ones more often, then fuses as TIES does",
@@ -67,6 +47,6 @@ methods.register("della")(
         parameters=DellaParameters,
         uses_prior=True,
         sparsify=sparsifier,
-        combine=della,
+        combine=merge,
     )
 )
