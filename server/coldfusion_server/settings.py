@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None, description="SQLAlchemy URL; not set: SQLite in the data folder"
     )
+    database_pool: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=10, description="connections to the database that a process keeps open"
+    )
+    database_overflow: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=20, description="connections beyond those, closed again when they are free"
+    )
     public_url: str | None = Field(
         default=None, description="URL under which clients reach the server, behind a proxy"
     )
@@ -42,6 +48,38 @@ class Settings(BaseSettings):
         default=None,
         description="key that signs upload URLs and browser sessions, the same for all processes; "
         "not set: made once and kept in the data folder",
+    )
+    s3_bucket: str | None = Field(
+        default=None, description="bucket of the objects; not set: the data folder keeps them"
+    )
+    s3_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+/)*$")] = Field(
+        default="", description="put before all keys in the bucket, with a slash at its end"
+    )
+    s3_endpoint: str | None = Field(
+        default=None, description="URL of the S3 service; not set: Amazon's"
+    )
+    s3_public_endpoint: str | None = Field(
+        default=None, description="URL under which clients reach it, where that is another one"
+    )
+    s3_region: str = Field(default="us-east-1", description="region of the bucket")
+    s3_access_key: SecretStr | None = Field(
+        default=None, description="access key; not set: as boto3 finds one (environment, role)"
+    )
+    s3_secret_key: SecretStr | None = Field(default=None, description="the access key's secret")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        default="auto", description="auto, path or virtual: where a URL names the bucket"
+    )
+    s3_ca_file: Path | None = Field(
+        default=None, description="certificates to trust, PEM; not set: the system's"
+    )
+    s3_checksums: Literal["when_required", "when_supported"] = Field(
+        default="when_required", description="when botocore adds checksums of its own"
+    )
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        default=None, description="encryption by the service; not set: as the bucket has it"
+    )
+    s3_kms_key: str | None = Field(
+        default=None, description="key for aws:kms; not set: the bucket's own"
     )
     part_bytes: Annotated[int, Field(ge=64 * 1024, le=1024 * MIB)] = Field(
         default=16 * MIB, description="size of an upload's parts"
@@ -57,6 +95,18 @@ class Settings(BaseSettings):
     )
     min_free_bytes: Annotated[int, Field(ge=0)] = Field(
         default=256 * MIB, description="free disk space under which no upload is taken"
+    )
+    quota_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="bytes that one contributor may have stored; not set: any"
+    )
+    quota_uploads: Annotated[int, Field(ge=1)] | None = Field(
+        default=20, description="unfinished uploads that one contributor may have at a time"
+    )
+    gc_hours: Annotated[float, Field(ge=0)] = Field(
+        default=24.0, description="hours between two garbage collections; 0: only by hand"
+    )
+    gc_grace_hours: Annotated[float, Field(ge=0)] = Field(
+        default=24.0, description="hours for which an object that nothing needs is kept"
     )
     scheduler_seconds: Annotated[float, Field(gt=0)] = Field(
         default=0.5, description="pause between two looks at the open rounds"
