@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="URL under which clients reach the server, behind a proxy"
     )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="addresses and networks, with commas between, whose X-Forwarded headers are "
+        "believed; *: all",
+    )
     secret: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         default=None,
         description="key that signs upload URLs and browser sessions, the same for all processes; "
@@ -117,6 +122,14 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=1)] = Field(
         default=30.0, description="time after which the work of a silent worker is taken over"
     )
+    run_dir: Path | None = Field(
+        default=None,
+        description="folder of this process's own for the sign of life of its scheduler and "
+        "worker; not set: none is given",
+    )
+    heartbeat_seconds: Annotated[float, Field(ge=5)] = Field(
+        default=180.0, description="silence after which a scheduler or worker counts as hanging"
+    )
     fuse_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="threads of a fuse; not set: one for each core"
     )
@@ -136,6 +149,11 @@ class Settings(BaseSettings):
         folder = init_settings().get("data_dir") or env_settings().get("data_dir")
         file = Path(folder or cls.model_fields["data_dir"].default) / FILE_NAME
         return (init_settings, TomlConfigSettingsSource(settings_cls, file), env_settings)
+
+    @property
+    def needs_folder(self) -> bool:
+        """Whether anything is kept in the data folder."""
+        return None in (self.database_url, self.secret, self.s3_bucket)
 
     @property
     def database(self) -> str:

@@ -41,6 +41,7 @@ def server() -> Iterator[str]:
         user["user"] = "postgres"
     data, log = folder / "data", folder / "log"
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    options += " -c full_page_writes=off -c synchronous_commit=off -c autovacuum=off"
     control = [programs / "pg_ctl", "-D", data, "-w", "-t", "30"]
     try:
         _call([programs / "initdb", "-D", data, "-A", "trust", "-U", "tests", "-N"], user)
@@ -65,12 +66,19 @@ def _call(command: list[Any], options: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def new_database(url: str) -> str:
-    """Make an empty database and return its URL."""
+@contextmanager
+def database(url: str, template: str | None = None) -> Iterator[str]:
+    """Make a database, empty or a copy of the one at `template`; yield its URL, then remove it."""
     import psycopg
 
     name = f"t{secrets.token_hex(6)}"
+    # Copying files is twice as fast here as writing them through the log.
+    copied = f" TEMPLATE {template.rsplit('/', 1)[1]} STRATEGY file_copy" if template else ""
     plain = url.replace("postgresql+psycopg", "postgresql") + "/postgres"
     with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"{url}/{name}"
+        connection.execute(f"CREATE DATABASE {name}{copied}".encode())
+        try:
+            yield f"{url}/{name}"
+        finally:
+            # Also where a test has left connections open.
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

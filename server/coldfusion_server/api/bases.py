@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
+from coldfusion_server.api.files import StoredFile
 from coldfusion_server.api.ranges import check_range
 from coldfusion_server.services import bases, evaluations
 from coldfusion_shared.schemas.bases import Base, Evaluation, EvaluationReport
 from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.files import FileEntry
 
 router = APIRouter(prefix="/v1/models/{owner}/{name}/bases", tags=["bases"])
 
@@ -42,21 +46,27 @@ def get_base(
 @router.get(
     "/{version}/files/{path:path}",
     response_class=FileResponse,
-    responses={206: {"description": "part of the file"}, 304: {"description": "not modified"}},
+    responses={
+        206: {"description": "part of the file"},
+        304: {"description": "not modified"},
+        307: {"description": "the file is to be had from the object store, for a while"},
+    },
 )
 def get_file(
     ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, path: str, request: Request
 ) -> Response:
-    """Send one file of a base, whole or by range. The ETag is its SHA-256."""
+    """Send one file of a base, whole or by range, or where it is. The ETag is its SHA-256."""
     file = bases.get_file(ctx, model, version, path, who)
     etag = f'"{file.sha256}"'
     if _matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
+    if ctx.store.local_path(file.sha256) is None:
+        return _elsewhere(ctx, file, etag, request)
     check_range(request, ctx.store.size(file.sha256))
     headers = {"ETag": etag, "Cache-Control": "private, no-transform"}
     stored = ctx.store.local_path(file.sha256)
     assert stored is not None, "the local store has files"
-    return FileResponse(
+    return StoredFile(
         stored,
         headers=headers,
         media_type="application/octet-stream",
@@ -78,6 +88,19 @@ def post_evaluation(
 ) -> Evaluation:
     """Keep scores that the caller, an evaluator, measured of a base."""
     return evaluations.post_evaluation(ctx, model, version, report, who)
+
+
+def _elsewhere(ctx: Ctx, file: FileEntry, etag: str, request: Request) -> Response:
+    """Send the client to the store; what a HEAD asks is known here."""
+    headers = {"ETag": etag, "Cache-Control": "private, no-store", "Accept-Ranges": "bytes"}
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(file.size)
+        return Response(headers=headers, media_type="application/octet-stream")
+    lifetime = timedelta(minutes=ctx.settings.url_minutes)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", file.path.rsplit("/", 1)[-1])
+    url = ctx.store.object_url(file.sha256, lifetime, name)
+    assert url is not None, "a store has files or URLs"
+    return RedirectResponse(url, status_code=307, headers=headers)
 
 
 def _matches(request: Request, etag: str) -> bool:

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 
 from coldfusion_server.api.dependencies import Ctx
 from coldfusion_server.api.lengths import content_length
-from coldfusion_server.services import uploads
+from coldfusion_server.services import parts
 from coldfusion_shared.errors import InvalidRequest, TooLarge, UploadRefused
 
 router = APIRouter(tags=["uploads"])
@@ -20,13 +20,18 @@ SILENCE_SECONDS = 60
 
 @router.put("/v1/uploads/{upload}/{number}")
 async def put_part(ctx: Ctx, upload: str, number: int, request: Request) -> Response:
-    """Take one part, under the URL that the upload plan gave for it. Answers its ETag."""
-    ticket = uploads.check_url(ctx, request.url.path, upload, number, dict(request.query_params))
+    """
+    Take one part, under the URL that the upload plan gave for it. Answers its ETag.
+
+    With a Content-MD5 header the part is kept only if it has arrived as it was sent.
+    """
+    ticket = parts.check_url(ctx, request.url.path, upload, number, dict(request.query_params))
     length = content_length(request.headers)
     if length is not None and length > ticket.size:
         raise TooLarge(f"This part has {ticket.size} bytes, the body {length}.")
-    await anyio.to_thread.run_sync(uploads.check_waiting, ctx, upload)
-    receiver = await anyio.to_thread.run_sync(uploads.PartReceiver, ctx, ticket)
+    md5 = parts.md5_of(request.headers.get("content-md5"))
+    await anyio.to_thread.run_sync(parts.check_waiting, ctx, upload)
+    receiver = await anyio.to_thread.run_sync(parts.PartReceiver, ctx, ticket, md5)
     try:
         await _receive(request, receiver)
         etag = await anyio.to_thread.run_sync(receiver.finish)
@@ -39,7 +44,7 @@ async def put_part(ctx: Ctx, upload: str, number: int, request: Request) -> Resp
     return Response(status_code=200, headers={"ETag": f'"{etag}"'})
 
 
-async def _receive(request: Request, receiver: uploads.PartReceiver) -> None:
+async def _receive(request: Request, receiver: parts.PartReceiver) -> None:
     """Write in blocks, each in a thread, so that a slow disk holds up nobody else."""
     buffer = bytearray()
     stream = request.stream().__aiter__()

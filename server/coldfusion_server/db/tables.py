@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -61,6 +62,15 @@ class Table(DeclarativeBase):
         list[Any]: JSON,
         str: String(500),
     }
+
+
+class RepositoryRow(Table):
+    """The Repository's own name, one row; it is written into the store that belongs to it."""
+
+    __tablename__ = "repository"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    created_at: Mapped[datetime]
 
 
 class ModelRow(Table):
@@ -229,6 +239,10 @@ class ContributionFileRow(Table):
     size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     part_bytes: Mapped[int] = mapped_column(BigInteger)
+    # The base has this very file: it is not uploaded.
+    here: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    # When garbage collection removed the bytes.
+    erased_at: Mapped[datetime | None]
 
 
 class EvaluationRow(Table):

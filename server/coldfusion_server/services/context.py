@@ -28,36 +28,59 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Context:
-    """The settings in force, the database, the store, the signing key and the clock."""
+    """The settings in force, database, store, signing key, clock, and the pulse of long work."""
 
     settings: Settings
     database: Database
     store: ObjectStore
     secret: bytes
     now: Callable[[], datetime] = field(default=utc_now)
+    # Called by long work all the time: it shows that the work moves, and may end it.
+    pulse: Callable[[], None] = field(default=lambda: None)
 
     def close(self) -> None:
-        """Close the database's connections."""
+        """Close the connections to database and store."""
         self.database.close()
+        self.store.close()
 
 
 def open_context(settings: Settings) -> Context:
     """
-    Connect to what `settings` name; the data folder is made if it is not there.
+    Connect to what `settings` name; the data folder is made where anything is kept in it.
 
     Raises:
-        ConfigurationError: the data folder cannot be written.
+        ConfigurationError: the data folder cannot be written, or a setting cannot be used.
     """
     folder = settings.data_dir
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if settings.needs_folder:
+            folder.mkdir(parents=True, exist_ok=True)
         secret = _secret(settings, folder / "secret.key")
     except OSError as error:
         raise ConfigurationError(
             f"The data folder {str(folder)!r} cannot be used: {error.strerror}.",
             hint="Choose another with --data-dir.",
         ) from None
-    return Context(settings, Database(settings.database), LocalStore(folder), secret)
+    database = Database(
+        settings.database, pool=settings.database_pool, overflow=settings.database_overflow
+    )
+    return Context(settings, database, open_store(settings), secret)
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """Return the store that `settings` name; raises `ConfigurationError`."""
+    if settings.s3_bucket is None:
+        return LocalStore(settings.data_dir)
+    try:
+        # An extra: a Repository on one disk does without boto3.
+        from coldfusion_server.storage.s3.connection import options_of
+        from coldfusion_server.storage.s3.store import S3Store
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "The setting s3_bucket needs the package boto3, which is not installed.",
+            hint="Install it with: pip install 'coldfusion[server,s3]'",
+        ) from None
+    return S3Store(options_of(settings))
 
 
 def _secret(settings: Settings, file: Path) -> bytes:

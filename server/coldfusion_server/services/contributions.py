@@ -19,6 +19,7 @@ from coldfusion_server.services.lookup import (
     find_model,
     find_round,
     may_read,
+    searchable,
 )
 from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState, check_transition
@@ -52,7 +53,8 @@ def get_plan(
         row = _own(session, contribution, principal)
         if row.state == ContributionState.DECLARED:
             row.expires_at = ctx.now() + timedelta(hours=ctx.settings.upload_hours)
-        return uploads.plan(ctx, row, base_url)
+        load_files(row)
+    return uploads.plan(ctx, row, base_url)
 
 
 def complete(ctx: Context, contribution: str, principal: Principal | None) -> Contribution:
@@ -63,33 +65,42 @@ def complete(ctx: Context, contribution: str, principal: Principal | None) -> Co
         UploadIncomplete: parts are missing.
         BaseOutdated: the round closed meanwhile.
     """
+    _check_arrived(ctx, contribution, principal)
     with ctx.database.write() as session:
         row = _own(session, contribution, principal)
         if row.state != ContributionState.DECLARED:
-            return to_schema(ctx, row)
-        missing = uploads.missing_parts(ctx, row)
-        if missing:
-            raise UploadIncomplete(
-                f"Still missing: {', '.join(missing)}.",
-                hint="Ask for the upload plan and send what it lists.",
-            )
+            return to_schema(row)
         now = ctx.now()
         if lock_round(session, row).state == RoundState.OPEN:
             move(session, now, row, ContributionState.COMPLETED, completed_at=now)
-            return to_schema(ctx, row)
+            return to_schema(row)
         late = outdated(row.base_number, session.get_one(RoundRow, row.round_id))
         reject(session, now, row, late.message, late.hint)
-        keys = upload_keys(row)
+        keys = uploads.upload_keys(row)
     for key in keys:
         ctx.store.discard_upload(key)
     # Raised behind the block: the rejection itself has to be kept.
     raise late
 
 
+def _check_arrived(ctx: Context, contribution: str, principal: Principal | None) -> None:
+    """Raise `UploadIncomplete` unless the store has all parts; no transaction waits for it."""
+    with ctx.database.read() as session:
+        row = _own(session, contribution, principal)
+        load_files(row)
+    missing = uploads.missing_parts(ctx, row) if row.state == ContributionState.DECLARED else []
+    if missing:
+        raise UploadIncomplete(
+            f"Still missing: {', '.join(missing)}.",
+            hint="Ask for the upload plan and send what it lists.",
+        )
+
+
 def get_contribution(ctx: Context, contribution: str, principal: Principal | None) -> Contribution:
     """Return one contribution: its receipt."""
     with ctx.database.read() as session:
-        return to_schema(ctx, _find(session, contribution, principal))
+        shown = to_schema(_find(session, contribution, principal))
+    return uploads.with_progress(ctx, [shown])[0]
 
 
 def list_contributions(
@@ -118,9 +129,8 @@ def list_contributions(
             )
         elif contributor is not None:
             query = query.where(ContributionRow.contributor.has(name=contributor))
-        return paging.page(
-            session, query, ContributionRow.number, window, lambda row: to_schema(ctx, row)
-        )
+        found = paging.page(session, query, ContributionRow.number, window, to_schema)
+    return found.model_copy(update={"items": uploads.with_progress(ctx, found.items)})
 
 
 def expire_uploads(ctx: Context) -> int:
@@ -156,7 +166,7 @@ def _expire(ctx: Context, contribution: str) -> bool:
             hint="Send it again with the same command.",
             idempotency_key=_freed_key(row),
         )
-        keys = upload_keys(row)
+        keys = uploads.upload_keys(row)
     for key in keys:
         ctx.store.discard_upload(key)
     return True
@@ -230,20 +240,21 @@ def reject(
     )
 
 
-def upload_keys(row: ContributionRow) -> list[str]:
-    """Return the store's keys of the contribution's upload."""
-    return [uploads.upload_key(row.id, index) for index in range(len(row.files))]
+def load_files(row: ContributionRow) -> None:
+    """Read the row's files now: it is used after its session is gone."""
+    list(row.files)
 
 
 def lock_round(session: Session, row: ContributionRow) -> RoundRow:
     """Return the contribution's round, locked: rounds close under this lock, too."""
-    return session.scalars(
-        select(RoundRow).where(RoundRow.id == row.round_id).with_for_update()
-    ).one()
+    query = select(RoundRow).where(RoundRow.id == row.round_id).with_for_update()
+    # As it is behind the lock: the session may know it as it was before.
+    return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
-def to_schema(ctx: Context, row: ContributionRow) -> Contribution:
-    """Return the receipt."""
+def to_schema(row: ContributionRow) -> Contribution:
+    """Return the receipt; what has arrived of an upload under way `uploads.with_progress` tells."""
+    waiting = row.state == ContributionState.DECLARED
     return Contribution(
         id=row.id,
         model=row.model.name,
@@ -258,7 +269,7 @@ def to_schema(ctx: Context, row: ContributionRow) -> Contribution:
         completed_at=row.completed_at,
         decided_at=row.decided_at,
         expires_at=row.expires_at,
-        uploaded_bytes=uploads.arrived_bytes(ctx, row),
+        uploaded_bytes=sum(file.size for file in row.files if file.here or not waiting),
         total_bytes=sum(file.size for file in row.files),
         reason=row.reason,
         hint=row.hint,
@@ -298,7 +309,8 @@ def _freed_key(row: ContributionRow) -> str:
 
 
 def _find(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:
-    row = session.scalar(select(ContributionRow).where(ContributionRow.id == contribution))
+    query = select(ContributionRow).where(ContributionRow.id == searchable(contribution))
+    row = session.scalar(query)
     if row is None or not may_read(row.model, principal):
         raise ContributionNotFound(
             f"There is no contribution {contribution[:40]!r}.",

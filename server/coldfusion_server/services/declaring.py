@@ -20,6 +20,7 @@ from coldfusion_server.services import uploads
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.contributions import already_contributed, outdated, tell, to_schema
 from coldfusion_server.services.lookup import find_base, find_model, manifest_of
+from coldfusion_server.services.parts import check_room
 from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import IdempotencyMismatch, InvalidRequest, TooLarge
@@ -29,9 +30,12 @@ from coldfusion_shared.schemas.contributions import Declaration, Declared
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.tokens import Role
 from coldfusion_shared.weights.header import MAX_HEADER_BYTES
+from coldfusion_shared.weights.layout import SIDE_FILES
 
 # A base in a 2-byte dtype takes contributions in float32, twice its size.
 MAX_GROWTH = 2
+# The largest tokenizers have some 20 MB.
+MAX_SIDE_BYTES = 64 * 2**20
 
 
 def declare(
@@ -67,18 +71,21 @@ def declare(
             new = row is None
             if row is None:
                 row = _new_row(ctx, session, model, newest, declaration, key, request, who)
-            return Declared(
-                contribution=to_schema(ctx, row), upload=uploads.plan(ctx, row, base_url)
-            ), new
+            shown = to_schema(row)
     except IntegrityError:
         # The same request at the same time: the other one has made the row by now.
         with ctx.database.write() as session:
             row = _by_key(session, who, key, request)
             if row is None:
                 raise
-            return Declared(
-                contribution=to_schema(ctx, row), upload=uploads.plan(ctx, row, base_url)
-            ), False
+            shown, new = to_schema(row), False
+    # The store is asked when no transaction waits for it any more.
+    plan = uploads.plan(ctx, row, base_url)
+    parts = [part for file in plan.files for part in file.parts]
+    here = sum(part.size for part in parts if part.uploaded)
+    return Declared(
+        contribution=shown.model_copy(update={"uploaded_bytes": here}), upload=plan
+    ), new
 
 
 def _new_row(
@@ -94,9 +101,9 @@ def _new_row(
     base = find_base(session, model, declaration.base)
     if newest.state != RoundState.OPEN or newest.base_number != base.number:
         raise outdated(base.number, newest)
-    (file,) = declaration.files
-    _check_file(ctx, manifest_of(base).files, file)
-    _check_not_contributed(session, model, file)
+    base_files = manifest_of(base).files
+    weights = _check_files(ctx, base_files, declaration.files)
+    _check_not_contributed(session, model, weights)
     now = ctx.now()
     row = ContributionRow(
         id=secrets.token_hex(8),
@@ -118,7 +125,9 @@ def _new_row(
                 size=file.size,
                 sha256=file.sha256,
                 part_bytes=uploads.part_bytes_for(ctx, file.size),
+                here=_is_here(base_files, file),
             )
+            for file in declaration.files
         ],
     )
     session.add(row)
@@ -141,18 +150,45 @@ def _newest_round(session: Session, model: ModelRow) -> RoundRow:
     return row
 
 
-def _check_file(ctx: Context, base_files: list[FileEntry], file: FileEntry) -> None:
-    if file.path != WEIGHTS_FILE:
-        raise InvalidRequest(f"A full contribution is one file called {WEIGHTS_FILE}.")
+def _check_files(ctx: Context, base_files: list[FileEntry], files: list[FileEntry]) -> FileEntry:
+    """Return the weights among `files`; raises what is wrong with one of them."""
+    names = [file.path for file in files]
+    if names.count(WEIGHTS_FILE) != 1:
+        raise InvalidRequest(f"A full contribution has one file called {WEIGHTS_FILE}.")
+    strange = sorted({name for name in names if name not in (WEIGHTS_FILE, *SIDE_FILES)})
+    if strange or len(set(names)) < len(names):
+        what = f"{strange[0]!r} is no part of one" if strange else "one file is named twice"
+        raise InvalidRequest(
+            f"A contribution is {WEIGHTS_FILE} and, if you like, files such as {SIDE_FILES[0]}; "
+            f"{what}."
+        )
+    for file in files:
+        _check_size(base_files, file)
+    # Twice: the parts, and the object that is made of them.
+    check_room(ctx, 2 * sum(file.size for file in files if not _is_here(base_files, file)))
+    return files[names.index(WEIGHTS_FILE)]
+
+
+def _check_size(base_files: list[FileEntry], file: FileEntry) -> None:
     weights = sum(entry.size for entry in base_files if entry.path.endswith(".safetensors"))
     limit = MAX_GROWTH * weights + MAX_HEADER_BYTES
+    if file.path != WEIGHTS_FILE:
+        limit = MAX_SIDE_BYTES
     if file.size > limit:
         raise TooLarge(
-            f"The file has {file.size} bytes; for this base {limit} are the most.",
+            f"{file.path} has {file.size} bytes; for this base {limit} are the most.",
             hint="Send the body alone, in float32 or the base's own dtype.",
         )
-    # Twice: the parts, and the object that is made of them.
-    uploads.check_room(ctx, 2 * file.size)
+
+
+def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
+    """
+    Return whether the base, which the contributor may read, has this very file.
+
+    Weights are sent whatever they are: what is screened has to be the contributor's.
+    """
+    same = any((entry.sha256, entry.size) == (file.sha256, file.size) for entry in base_files)
+    return same and file.path != WEIGHTS_FILE
 
 
 def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry) -> None:

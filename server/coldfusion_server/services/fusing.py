@@ -173,6 +173,7 @@ def _read_input(ctx: Context, round_id: int) -> Input:
                     files=[
                         FileEntry(path=file.path, size=file.size, sha256=file.sha256)
                         for file in item.files
+                        if file.path.endswith(".safetensors")
                     ],
                     weight=None,
                 )
@@ -262,10 +263,14 @@ def _views(plan: Plan, base: Checkpoint, tensors: FusedTensors) -> list[View]:
 def _store(ctx: Context, stack: ExitStack, pieces: Iterable[Piece]) -> Stored:
     """Write the pieces into objects; none of them exists before all of them are whole."""
     writers: dict[tuple[str, str], ObjectWriter] = {}
+    latest: dict[str, ObjectWriter] = {}
     for piece in pieces:
         key = (piece.view, piece.file)
         if key not in writers:
-            writers[key] = ctx.store.open_object()
+            # Of each view one file is written after the other.
+            if piece.view in latest:
+                latest[piece.view].finish()
+            writers[key] = latest[piece.view] = ctx.store.open_object()
             stack.callback(writers[key].abort)
         writers[key].write(piece.data)
     stored: Stored = {}

@@ -7,11 +7,10 @@ number, which grows whenever a lease changes hands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -113,6 +112,7 @@ class Renewal:
 
     def __call__(self, done: int) -> None:
         """Count `done` more bytes; raises `LeaseLost` once another worker has taken over."""
+        self.ctx.pulse()
         self.done += done
         now = self.ctx.now()
         if now < self.next:
@@ -121,13 +121,3 @@ class Renewal:
         with self.ctx.database.write() as session:
             renew(self.ctx, session, self.lease)
             self.report(session, self.done)
-
-
-Bytes = TypeVar("Bytes", bytes, memoryview)
-
-
-def counted(spans: Iterable[Bytes], renewal: Renewal) -> Iterator[Bytes]:
-    """Yield `spans` and renew the lease while they are written."""
-    for span in spans:
-        yield span
-        renewal(len(span))

@@ -14,7 +14,7 @@ from coldfusion_server.services.lookup import manifest_of
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ColdFusionError, DigestMismatch, LeaseLost, StateConflict
 from coldfusion_shared.rounds import RoundState
-from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.bases import WEIGHTS_FILE, Manifest
 from coldfusion_shared.schemas.contributions import Finding
 from coldfusion_shared.screening.screen import Screening, screen
 
@@ -57,26 +57,36 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
         row = _row(session, contribution)
         if row.state != ContributionState.COMPLETED:
             return
-        # Loaded now: the row is used after its session is gone.
-        (file,), manifest = row.files, _base_manifest(session, row)
-        key = uploads.upload_key(row.id, 0)
-        sha256 = file.sha256
+        contributions.load_files(row)
+        manifest = _base_manifest(session, row)
     renewal = leases.Renewal(ctx, lease)
     try:
-        _store(ctx, key, sha256, renewal)
+        _store(ctx, row, renewal)
     except DigestMismatch as error:
         _decide(ctx, contribution, lease, Screening([_corrupt(error)], None), again=True)
     else:
+        _decide(ctx, contribution, lease, _screened(ctx, row, manifest, renewal))
+    for key in uploads.upload_keys(row):
+        ctx.store.discard_upload(key)
+
+
+def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:
+    """Make objects of the uploads, unless a worker that died has done it already."""
+    for index, file in enumerate(row.files):
+        if not file.here and not ctx.store.exists(file.sha256):
+            ctx.store.adopt(uploads.upload_key(row.id, index), file.sha256, renewal)
+
+
+def _screened(
+    ctx: Context, row: ContributionRow, manifest: Manifest, renewal: leases.Renewal
+) -> Screening:
+    weights = next(file for file in row.files if file.path == WEIGHTS_FILE)
+    source = ctx.store.source(weights.sha256)
+    try:
         with bases.open_weights(ctx, manifest.files) as base:
-            outcome = screen(ctx.store.source(sha256), base, renewal)
-        _decide(ctx, contribution, lease, outcome)
-    ctx.store.discard_upload(key)
-
-
-def _store(ctx: Context, key: str, sha256: str, renewal: leases.Renewal) -> None:
-    """Make an object of the upload, unless a worker that died has done it already."""
-    if not ctx.store.exists(sha256):
-        ctx.store.put(leases.counted(ctx.store.read_upload(key), renewal), expect=sha256)
+            return screen(source, base, renewal)
+    finally:
+        source.close()
 
 
 def _decide(

@@ -8,12 +8,20 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from coldfusion_server.storage import ObjectWriter, PartWriter, StoredObject, StoredPart
+from coldfusion_server.storage import (
+    ListedObject,
+    ObjectWriter,
+    PartWriter,
+    StoredObject,
+    StoredPart,
+    check_digest,
+)
 from coldfusion_shared.errors import DigestMismatch, StorageFull, StorageUnavailable
 from coldfusion_shared.weights.checkpoint import ByteSource, FileSource
 from coldfusion_shared.weights.digests import BLOCK_BYTES
@@ -25,14 +33,16 @@ ABANDONED_SECONDS = 24 * 3600
 class LocalStore:
     """An `ObjectStore` in the folder `root`, which all processes of the server share."""
 
+    min_part_bytes = 1
+
     def __init__(self, root: Path) -> None:
         """Make the folders that are not there yet."""
         self.root = root
-        self.objects = root / "objects" / "sha256"
+        self.folder = root / "objects" / "sha256"
         self.uploads = root / "uploads"
         self.temporary = root / "tmp"
         with named_errors(root):
-            for folder in (self.objects, self.uploads, self.temporary):
+            for folder in (self.folder, self.uploads, self.temporary):
                 folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, chunks: Iterable[bytes | memoryview], expect: str | None = None) -> StoredObject:
@@ -47,7 +57,7 @@ class LocalStore:
 
     def open_object(self) -> ObjectWriter:
         """Begin an object in a temporary file."""
-        return _LocalObject(self._partial(), self.objects)
+        return _LocalObject(self._partial(), self.folder)
 
     def exists(self, digest: str) -> bool:
         """Return whether the object is there."""
@@ -67,10 +77,30 @@ class LocalStore:
         """Return the object's file."""
         return self._path(digest)
 
+    def object_url(self, digest: str, lifetime: timedelta, name: str) -> str | None:
+        """No URL: the server sends the file itself."""
+        return None
+
+    def objects(self) -> Iterator[ListedObject]:
+        """Walk through the folders."""
+        with named_errors(self.root):
+            for path in self.folder.glob("*/*"):
+                # Another process may have removed it since the folder was read.
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    stored_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield ListedObject(path.name, status.st_size, stored_at)
+
     def delete(self, digest: str) -> None:
         """Remove the object's file."""
         with named_errors(self.root):
             self._path(digest).unlink(missing_ok=True)
+
+    def part_urls(
+        self, upload: str, sizes: Mapping[int, int], lifetime: timedelta
+    ) -> dict[int, str] | None:
+        """No URLs: the server signs its own."""
+        return None
 
     def open_part(self, upload: str, number: int) -> PartWriter:
         """Begin a part in a file of its own."""
@@ -84,13 +114,13 @@ class LocalStore:
                 found[number] = StoredPart(path.stat().st_size, path.suffix[1:])
         return found
 
-    def read_upload(self, upload: str) -> Iterator[bytes]:
-        """Yield the parts' bytes in order."""
-        with named_errors(self.root):
-            for _, path in self._part_files(upload):
-                with path.open("rb") as file:
-                    while block := file.read(BLOCK_BYTES):
-                        yield block
+    def adopt(
+        self, upload: str, expect: str, progress: Callable[[int], None] = lambda size: None
+    ) -> StoredObject:
+        """Copy the parts into one file, hashing them on the way."""
+        if not self._part_files(upload):
+            raise StorageUnavailable(f"There is nothing of the upload {upload} under {self.root}.")
+        return self.put(self._read_parts(upload, progress), expect)
 
     def pending_uploads(self) -> list[str]:
         """Return the names of the uploads' folders."""
@@ -100,6 +130,18 @@ class LocalStore:
     def discard_upload(self, upload: str) -> None:
         """Remove the upload's folder."""
         shutil.rmtree(self.uploads / upload, ignore_errors=True)
+
+    def claim(self, owner: str) -> str:
+        """Write a file that only the first one makes."""
+        file, new = self.root / "owner", self._partial()
+        with named_errors(self.root):
+            if not file.exists():
+                new.write_text(owner, encoding="utf-8")
+                # A link and not a rename: it fails where another process was first.
+                with suppress(FileExistsError):
+                    file.hardlink_to(new)
+                new.unlink()
+            return file.read_text(encoding="utf-8")
 
     def clean(self) -> None:
         """Remove temporary files that nobody can be writing any more."""
@@ -122,8 +164,19 @@ class LocalStore:
             raise StorageUnavailable(f"An object in {self.root} came back with another size.")
         self.delete(stored.sha256)
 
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _read_parts(self, upload: str, progress: Callable[[int], None]) -> Iterator[bytes]:
+        with named_errors(self.root):
+            for _, path in self._part_files(upload):
+                with path.open("rb") as file:
+                    while block := file.read(BLOCK_BYTES):
+                        yield block
+                        progress(len(block))
+
     def _path(self, digest: str) -> Path:
-        return object_path(self.objects, digest)
+        return object_path(self.folder, digest)
 
     def _partial(self) -> Path:
         return self.temporary / secrets.token_hex(16)
@@ -145,7 +198,7 @@ class _LocalObject:
 
     def __init__(self, partial: Path, objects: Path) -> None:
         self.partial = partial
-        self.objects = objects
+        self.folder = objects
         self.digest = hashlib.sha256()
         self.size = 0
         with named_errors(objects):
@@ -155,18 +208,20 @@ class _LocalObject:
         """Append to the temporary file."""
         self.digest.update(data)
         self.size += len(data)
-        with named_errors(self.objects):
+        with named_errors(self.folder):
             self.file.write(data)
+
+    def finish(self) -> None:
+        """Nothing to do: the file's buffer is small."""
 
     def commit(self, expect: str | None = None) -> StoredObject:
         """Sync and rename."""
         sha256 = self.digest.hexdigest()
-        if expect is not None and sha256 != expect:
-            raise DigestMismatch(f"The bytes have the SHA-256 {sha256}, declared was {expect}.")
-        with named_errors(self.objects):
+        check_digest(sha256, expect)
+        with named_errors(self.folder):
             _sync(self.file)
             self.file.close()
-            _rename(self.partial, object_path(self.objects, sha256))
+            _rename(self.partial, object_path(self.folder, sha256))
         return StoredObject(sha256, self.size)
 
     def abort(self) -> None:
@@ -192,9 +247,13 @@ class _LocalPart:
         with named_errors(self.folder):
             self.file.write(data)
 
-    def commit(self) -> str:
+    def commit(self, md5: str | None = None) -> str:
         """Sync, rename, and remove an earlier part of this number."""
         etag = self.digest.hexdigest()
+        if md5 not in (None, etag):
+            raise DigestMismatch(
+                "The part did not arrive as it was sent.", hint="Send the part again."
+            )
         with named_errors(self.folder):
             _sync(self.file)
             self.file.close()

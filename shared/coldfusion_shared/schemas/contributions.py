@@ -56,7 +56,15 @@ class Declaration(Request):
 
     base: Version = Field(description="the base that it was finetuned from")
     encoding: Literal["full"] = Field(default="full", description="full: the body's weights")
-    files: Annotated[list[FileEntry], Field(min_length=1, max_length=1)]
+    files: Annotated[
+        list[FileEntry],
+        Field(
+            min_length=1,
+            max_length=32,
+            description="the weights; small files of the model folder may come along, and those "
+            "that the base has, too, are not uploaded",
+        ),
+    ]
     work: Work = Work()
 
 
@@ -100,7 +108,7 @@ class Part(Response):
     number: int = Field(ge=1)
     size: int = Field(description="bytes; the last part may be shorter than the others")
     uploaded: bool
-    etag: str | None = Field(description="MD5 of the part that arrived, in hexadecimal")
+    etag: str | None = Field(description="the store's name for the content that arrived")
     url: str | None = Field(
         description="signed, good for this part alone, until the plan expires; null: already here"
     )

@@ -1,0 +1,241 @@
+"""The few operations of S3 that this project uses, with its errors for theirs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from coldfusion_server.storage.s3.connection import (
+    S3Options,
+    code_of,
+    connect,
+    is_gone,
+    s3_errors,
+)
+
+MIB = 2**20
+# What a whole object is read in, when it is read from its beginning to its end.
+BLOCK_BYTES = 8 * MIB
+# An object of this size and more is copied in parts; S3 copies no more than 5 GiB in one.
+COPY_BYTES = 256 * MIB
+# Blocks of one object that are on their way at a time.
+IN_FLIGHT = 4
+THREADS = 16
+MAX_TEXT_BYTES = 2**16
+
+# The service's answers to "only if there is none": there is one, or one is being made.
+_EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key in the bucket: its size in bytes and when it was written."""
+
+    key: str
+    size: int
+    written_at: datetime
+
+
+@dataclass(frozen=True)
+class Multipart:
+    """A multipart upload that is under way."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
+
+
+class Bucket:
+    """
+    A bucket, or the part of one below a prefix, which no key here names.
+
+    All methods raise `StorageUnavailable` or `StorageFull`, and `ConfigurationError` where there
+    are no credentials. Safe to use from several threads.
+    """
+
+    def __init__(self, options: S3Options) -> None:
+        """Open no connection yet."""
+        self.options = options
+        self.client = connect(options, options.endpoint)
+        self.signer = self.client
+        if options.public_endpoint is not None:
+            self.signer = connect(options, options.public_endpoint)
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
+
+    def close(self) -> None:
+        """End the threads and the connections."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.client.close()
+        self.signer.close()
+
+    def size(self, key: str) -> int | None:
+        """Return the object's size in bytes; null: there is none."""
+        with s3_errors(self.options):
+            try:
+                return int(self.client.head_object(**self._at(key))["ContentLength"])
+            except ClientError as error:
+                if is_gone(error):
+                    return None
+                raise
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`."""
+        with s3_errors(self.options):
+            span = f"bytes={start}-{stop - 1}"
+            answer = self.client.get_object(**self._at(key), Range=span)
+            data: bytes = answer["Body"].read()
+            return data
+
+    def text(self, key: str) -> str | None:
+        """Return a short object as text; null: there is none."""
+        with s3_errors(self.options):
+            try:
+                answer = self.client.get_object(**self._at(key))
+            except ClientError as error:
+                if is_gone(error):
+                    return None
+                raise
+            data: bytes = answer["Body"].read(MAX_TEXT_BYTES)
+            return data.decode(errors="replace")
+
+    def blocks(self, key: str, size: int) -> Iterator[bytes]:
+        """Yield an object of `size` bytes from its beginning to its end, fetched ahead."""
+        waiting: deque[Future[bytes]] = deque()
+        try:
+            for start in range(0, size, BLOCK_BYTES):
+                stop = min(start + BLOCK_BYTES, size)
+                waiting.append(self.pool.submit(self.read, key, start, stop))
+                if len(waiting) > IN_FLIGHT:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a small object, in place of one that is there."""
+        with s3_errors(self.options):
+            self.client.put_object(**self._at(key), Body=data, **self.options.encrypted())
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write a small object unless there is one; return whether it was written."""
+        with s3_errors(self.options):
+            try:
+                self.client.put_object(
+                    **self._at(key), Body=data, IfNoneMatch="*", **self.options.encrypted()
+                )
+            except ClientError as error:
+                if code_of(error) in _EXISTS:
+                    return False
+                raise
+            return True
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy one key to another inside of the bucket; its bytes do not leave the service."""
+        config = TransferConfig(multipart_threshold=COPY_BYTES, multipart_chunksize=COPY_BYTES)
+        with s3_errors(self.options):
+            self.client.copy(
+                self._at(source),
+                self.options.bucket,
+                self._at(target)["Key"],
+                ExtraArgs=self.options.encrypted() or None,
+                Config=config,
+            )
+
+    def delete(self, key: str) -> None:
+        """Remove the object; harmless if it is gone."""
+        with s3_errors(self.options):
+            self.client.delete_object(**self._at(key))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield what there is below `prefix`, page by page."""
+        with s3_errors(self.options):
+            for page in self._pages("list_objects_v2", Prefix=self.options.prefix + prefix):
+                for item in page.get("Contents", []):
+                    yield Entry(self._name(item), int(item["Size"]), item["LastModified"])
+
+    def begin(self, key: str) -> str:
+        """Begin a multipart upload and return its id."""
+        with s3_errors(self.options):
+            answer = self.client.create_multipart_upload(
+                **self._at(key), **self.options.encrypted()
+            )
+            return str(answer["UploadId"])
+
+    def send(self, key: str, upload_id: str, number: int, data: bytes) -> dict[str, Any]:
+        """Send one part and return what `complete` wants of it."""
+        with s3_errors(self.options):
+            answer = self.client.upload_part(
+                **self._at(key), UploadId=upload_id, PartNumber=number, Body=data
+            )
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def parts(self, key: str, upload_id: str) -> list[dict[str, Any]] | None:
+        """Return the parts that have arrived, as S3 lists them; null: there is no such upload."""
+        with s3_errors(self.options):
+            try:
+                pages = self.client.get_paginator("list_parts").paginate(
+                    **self._at(key), UploadId=upload_id
+                )
+                return [part for page in pages for part in page.get("Parts", [])]
+            except ClientError as error:
+                if is_gone(error):
+                    return None
+                raise
+
+    def complete(self, key: str, upload_id: str, parts: list[dict[str, Any]]) -> None:
+        """Make an object of the parts; harmless if another has done so or given it up."""
+        listed = [{name: part[name] for name in ("PartNumber", "ETag")} for part in parts]
+        with s3_errors(self.options):
+            try:
+                self.client.complete_multipart_upload(
+                    **self._at(key), UploadId=upload_id, MultipartUpload={"Parts": listed}
+                )
+            except ClientError as error:
+                if not is_gone(error):
+                    raise
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Give up a multipart upload; harmless if it is gone."""
+        with s3_errors(self.options):
+            try:
+                self.client.abort_multipart_upload(**self._at(key), UploadId=upload_id)
+            except ClientError as error:
+                if not is_gone(error):
+                    raise
+
+    def multiparts(self, prefix: str) -> Iterator[Multipart]:
+        """Yield the multipart uploads under way below `prefix`, page by page."""
+        with s3_errors(self.options):
+            for page in self._pages("list_multipart_uploads", Prefix=self.options.prefix + prefix):
+                for item in page.get("Uploads", []):
+                    yield Multipart(self._name(item), item["UploadId"], item["Initiated"])
+
+    def url(self, operation: str, key: str, lifetime: timedelta, **params: Any) -> str:
+        """Sign a URL for `operation`, under which anybody may do it for a while."""
+        with s3_errors(self.options):
+            return str(
+                self.signer.generate_presigned_url(
+                    operation,
+                    Params={**self._at(key), **params},
+                    ExpiresIn=int(lifetime.total_seconds()),
+                )
+            )
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.options.bucket, "Key": self.options.prefix + key}
+
+    def _name(self, item: Mapping[str, Any]) -> str:
+        return str(item["Key"]).removeprefix(self.options.prefix)
+
+    def _pages(self, operation: str, **params: Any) -> Iterator[dict[str, Any]]:
+        pages = self.client.get_paginator(operation).paginate(Bucket=self.options.bucket, **params)
+        yield from pages
