@@ -5,25 +5,31 @@ from __future__ import annotations
 import errno
 import signal
 import socket
+from collections.abc import Callable
 from threading import Event, Thread
 from types import FrameType, TracebackType
 from typing import Self
 
+import structlog
 import uvicorn
 
 from coldfusion_server.app import create_app
-from coldfusion_server.db.migrate import migrate
+from coldfusion_server.db.migrate import check_revision, migrate
 from coldfusion_server.log import configure_logging
 from coldfusion_server.scheduler import run_scheduler
-from coldfusion_server.services.context import open_context
-from coldfusion_server.services.tokens import create_token, list_tokens
+from coldfusion_server.services.context import Context, open_context
+from coldfusion_server.services.identity import claim_store
+from coldfusion_server.services.tokens import create_first_token
 from coldfusion_server.settings import Settings
 from coldfusion_server.worker import run_worker
 from coldfusion_shared.errors import ConfigurationError, PortInUse
-from coldfusion_shared.schemas.tokens import Role
+
+log = structlog.get_logger(__name__)
 
 # A fuse is not waited for: whoever starts next goes on with it.
 JOIN_SECONDS = 3
+LAST_CHUNK_SECONDS = 8
+POLL_SECONDS = 0.5
 GRACE_SECONDS = 5
 BACKLOG = 2048
 
@@ -31,18 +37,36 @@ BACKLOG = 2048
 class Repository:
     """All of the server in one process, as `coldfusion-server up` runs it."""
 
-    def __init__(self, settings: Settings, *, scheduler: bool = True, worker: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        scheduler: bool = True,
+        worker: bool = True,
+        first_token: bool = True,
+    ) -> None:
         """
         Prepare everything that can fail: folder, database, port.
+
+        Args:
+            settings: those in force.
+            scheduler: whether to close rounds in this process.
+            worker: whether to screen and fuse in this process.
+            first_token: whether to make an admin's token if there is no token yet.
 
         Raises:
             ConfigurationError, DataFolderTooNew, PortInUse: it cannot start; the message says why.
         """
         configure_logging(settings)
         self.context = open_context(settings)
-        migrate(self.context.database)
-        self.socket = _listen(settings.host, settings.port)
-        self.first_token = self._make_first_token()
+        try:
+            migrate(self.context.database)
+            claim_store(self.context)
+            self.socket = _listen(settings.host, settings.port)
+            self.first_token = create_first_token(self.context, "admin") if first_token else None
+        except BaseException:
+            self.context.close()
+            raise
         self.stop = Event()
         targets = [run_scheduler] * scheduler + [run_worker] * worker
         self.threads = [
@@ -85,14 +109,53 @@ class Repository:
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
             proxy_headers=True,
+            forwarded_allow_ips=self.context.settings.trusted_proxies,
         )
         _Server(config).run(sockets=[self.socket])
 
-    def _make_first_token(self) -> str | None:
-        if list_tokens(self.context):
-            return None
-        token, _ = create_token(self.context, "admin", Role.ADMIN)
-        return token
+
+def run_alone(settings: Settings, work: Callable[[Context, Event], None]) -> None:
+    """
+    Run the scheduler or a worker, and nothing else, until a signal says to stop.
+
+    Args:
+        settings: those in force.
+        work: what to run; it ends soon after its event is set.
+
+    Raises:
+        ConfigurationError, DataFolderTooNew: it cannot start; the message says why.
+    """
+    configure_logging(settings)
+    context = open_context(settings)
+    try:
+        # Not migrated here: of all processes one does it, before the others start.
+        check_revision(context.database)
+        claim_store(context)
+        _run_until_signal(context, work)
+    finally:
+        context.close()
+
+
+def _run_until_signal(context: Context, work: Callable[[Context, Event], None]) -> None:
+    stop = Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        # A second Ctrl-C ends at once, as everywhere.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    # In a thread of its own: a handler that sets the event on which its own thread waits may find
+    # the event's lock taken by that very thread.
+    thread = Thread(target=work, args=(context, stop), daemon=True, name=work.__name__)
+    log.info("started", work=work.__name__)
+    thread.start()
+    while thread.is_alive() and not stop.is_set():
+        thread.join(POLL_SECONDS)
+    # Work that does not end by then hangs; its lease runs out, and another takes it over.
+    thread.join(LAST_CHUNK_SECONDS)
+    log.info("stopped", work=work.__name__, idle=not thread.is_alive())
 
 
 class _Server(uvicorn.Server):

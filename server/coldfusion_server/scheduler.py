@@ -1,13 +1,17 @@
-"""The scheduler: closes rounds when their policy says so, gives up uploads that never end."""
+"""The scheduler: closes rounds when it is time, gives up uploads that never end, clears up."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from threading import Event
 
 import structlog
 
+from coldfusion_server.collector import collector
 from coldfusion_server.services import contributions, rounds
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
 from coldfusion_shared.errors import ColdFusionError
 
 log = structlog.get_logger(__name__)
@@ -18,18 +22,23 @@ CLEANING_SECONDS = 600.0
 def run_scheduler(ctx: Context, stop: Event) -> None:
     """Work until `stop` is set. Any number of schedulers may run; none of them is needed twice."""
     cleaned_at = 0.0
-    while not stop.wait(ctx.settings.scheduler_seconds):
-        try:
-            rounds.close_due(ctx)
-            contributions.expire_uploads(ctx)
-            now = ctx.now().timestamp()
-            if now - cleaned_at > CLEANING_SECONDS:
-                contributions.sweep_uploads(ctx)
-                ctx.store.clean()
-                cleaned_at = now
-        except ColdFusionError as error:
-            # The database or the disk is away for a while: the next look may find it again.
-            log.error("scheduler", error=error.message)
-        except Exception:
-            # A fault of ours must not end the thread: no round would ever close again.
-            log.exception("scheduler")
+    beside = collector(ctx, stop)
+    with Heartbeat(ctx.settings, Part.SCHEDULER, stop) as pulse, beside, suppress(WorkStopped):
+        ctx = replace(ctx, pulse=pulse)
+        while not stop.wait(ctx.settings.scheduler_seconds):
+            try:
+                rounds.close_due(ctx)
+                contributions.expire_uploads(ctx)
+                now = ctx.now().timestamp()
+                if now - cleaned_at > CLEANING_SECONDS:
+                    contributions.sweep_uploads(ctx)
+                    ctx.store.clean()
+                    cleaned_at = now
+                # Not after an error: a scheduler whose database stays away must not look well.
+                pulse()
+            except ColdFusionError as error:
+                # The database or the disk is away for a while: the next look may find it again.
+                log.error("scheduler", error=error.message)
+            except Exception:
+                # A fault of ours must not end the thread: no round would ever close again.
+                log.exception("scheduler")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import suppress
+from dataclasses import replace
 from threading import Event
 
 import structlog
 
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.fusing import fuse_next
+from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
 from coldfusion_server.services.screening import screen_next
 from coldfusion_shared.errors import ColdFusionError
 
@@ -18,18 +21,27 @@ log = structlog.get_logger(__name__)
 
 
 def run_worker(ctx: Context, stop: Event) -> None:
-    """Work until `stop` is set. Any number of workers may run; leases keep them apart."""
+    """
+    Work until `stop` is set. Any number of workers may run; leases keep them apart.
+
+    A piece of work that is in hand then is left where it is, and its lease given back.
+    """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    while not stop.is_set():
-        if not work_once(ctx, holder):
-            stop.wait(ctx.settings.worker_seconds)
+    with Heartbeat(ctx.settings, Part.WORKER, stop) as pulse, suppress(WorkStopped):
+        ctx = replace(ctx, pulse=pulse)
+        while not stop.is_set():
+            if not work_once(ctx, holder):
+                stop.wait(ctx.settings.worker_seconds)
 
 
 def work_once(ctx: Context, holder: str) -> bool:
     """Do one piece of work; return whether there was any."""
     try:
         # Fusing first: a flood of uploads must not hold up a round that is closed.
-        return fuse_next(ctx, holder) or screen_next(ctx, holder)
+        worked = fuse_next(ctx, holder) or screen_next(ctx, holder)
+        # Not after an error: a worker whose database stays away must not look well.
+        ctx.pulse()
+        return worked
     except ColdFusionError as error:
         # The work stays where it is and is found again; a pause keeps the log short.
         log.error("worker", error=error.message)

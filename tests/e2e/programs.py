@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from coldfusion_server.storage.s3.connection import S3Options
+from coldfusion_server.storage.s3.store import S3Store
 from coldfusion_shared.weights.digests import file_entry
 
 BIN = Path(sys.executable).parent
@@ -34,9 +36,15 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 @dataclass
 class Server:
-    """`coldfusion-server up` on a data folder; it can be killed and started again."""
+    """
+    `coldfusion-server up` on a data folder; it can be killed and started again.
+
+    `store` and `database_url` name a bucket and a database elsewhere.
+    """
 
     data_dir: Path
+    store: S3Options | None = None
+    database_url: str | None = None
     port: int = 0
     url: str = ""
     admin: str = ""
@@ -46,7 +54,11 @@ class Server:
         log = (self.data_dir.parent / "server.log").open("a")
         command = [str(BIN / "coldfusion-server"), "up", "--data-dir", str(self.data_dir)]
         self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)], stdout=subprocess.PIPE, stderr=log, text=True
+            [*command, "--port", str(self.port)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=self.environment,
         )
         log.close()
         assert self.process.stdout is not None
@@ -74,6 +86,7 @@ class Server:
             check=True,
             capture_output=True,
             text=True,
+            env=self.environment,
         ).stdout.strip()
 
     def get(self, path: str) -> Any:
@@ -82,7 +95,26 @@ class Server:
         return answer.raise_for_status().json()
 
     def object(self, sha256: str) -> Path:
-        return self.data_dir / "objects" / "sha256" / sha256[:2] / sha256
+        """Return a file with the bytes of a stored object, past the server."""
+        if self.store is None:
+            return self.data_dir / "objects" / "sha256" / sha256[:2] / sha256
+        store = S3Store(self.store)
+        copy = self.data_dir.parent / sha256
+        with copy.open("wb") as file:
+            for block in store.bucket.blocks(f"objects/{sha256}", store.size(sha256)):
+                file.write(block)
+        store.close()
+        return copy
+
+    @property
+    def environment(self) -> dict[str, str]:
+        settings = dict(os.environ)
+        if self.database_url is not None:
+            settings["COLDFUSION_DATABASE_URL"] = self.database_url
+        if self.store is not None:
+            given = {name: value for name, value in vars(self.store).items() if value}
+            settings |= {f"COLDFUSION_S3_{name.upper()}": str(v) for name, v in given.items()}
+        return settings
 
 
 @dataclass

@@ -6,6 +6,7 @@ import csv
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from coldfusion_client.cli.errors import exit_code
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.write import write_body
 from tests.e2e.programs import Client, Server, wait_until
+from tests.server import postgres
 from tests.tiny_models import tiny_bert
 
 MODEL = "lab/tiny"
@@ -25,10 +27,20 @@ NAMES = ("ada", "bea", "cy")
 TRAINING = ("--epochs", "2", "--lr", "1e-3", "--batch-size", "8", "--max-length", "16")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["one folder", "postgresql and s3"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("repository")
-    server = Server(folder / "data")
+    if request.param == "one folder":
+        yield from _running(Server(folder / "data"), folder)
+        return
+    bucket = replace(request.getfixturevalue("rgw"), prefix="rounds/")
+    with postgres.database(request.getfixturevalue("postgres")) as url:
+        yield from _running(Server(folder / "data", bucket, url), folder)
+
+
+def _running(server: Server, folder: Path) -> Iterator[Server]:
     server.start()
     pretrained = tiny_bert(folder / "pretrained")
     server.command(

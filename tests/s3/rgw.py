@@ -80,10 +80,15 @@ class S3Server:
     folder: Path
     gateway: Gateway
 
-    def other_user(self) -> tuple[str, str]:
+    def other_user(self, quota_bytes: int | None = None) -> tuple[str, str]:
         """Return access key and secret of a new user, to whom no bucket belongs."""
         name, access, secret = (secrets.token_hex(8) for _ in range(3))
-        _user(self.folder / "ceph.conf", name, access, secret)
+        configuration = self.folder / "ceph.conf"
+        _user(configuration, name, access, secret)
+        if quota_bytes is not None:
+            quota = ["radosgw-admin", "-c", configuration, "quota", "--quota-scope=user"]
+            _call(*quota[:4], "set", f"--uid={name}", f"--max-size={quota_bytes}", quota[4])
+            _call(*quota[:4], "enable", f"--uid={name}", quota[4])
         return access, secret
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coldfusion_server.cli.options import DatabaseUrl, DataDir
+from coldfusion_server.cli.options import DatabaseUrl, DataDir, LogJson, LogLevel
 
 
 def up(
@@ -18,8 +18,11 @@ def up(
     database_url: DatabaseUrl = None,
     scheduler: Annotated[bool, typer.Option(help="Close rounds in this process.")] = True,
     worker: Annotated[bool, typer.Option(help="Screen and fuse in this process.")] = True,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Write logs as JSON lines.")] = False,
+    first_token: Annotated[
+        bool, typer.Option(help="Make and show an admin's token if there is none.")
+    ] = True,
+    log_level: LogLevel = None,
+    log_json: LogJson = False,
 ) -> None:
     """Serve API and dashboard, close rounds, screen and fuse: all in one process.
 
@@ -36,9 +39,12 @@ def up(
         log_level=log_level,
         log_json=log_json or None,
     )
-    with Repository(settings, scheduler=scheduler, worker=worker) as repository:
+    with Repository(
+        settings, scheduler=scheduler, worker=worker, first_token=first_token
+    ) as repository:
         typer.secho(f"coldfusion is up: {repository.url}", bold=True)
-        typer.echo(f"  data    {settings.data_dir.absolute()}")
+        if settings.needs_folder:
+            typer.echo(f"  data    {settings.data_dir.absolute()}")
         if repository.first_token is not None:
             typer.echo(f"  token   {repository.first_token}")
             typer.echo("          of the admin, shown this once; log in with it:")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
@@ -11,19 +10,10 @@ from sqlalchemy import func, select
 from coldfusion_server.db.migrate import check_revision, newest_revision
 from coldfusion_server.db.tables import EventRow
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.probes import Diagnosis
 from coldfusion_shared.errors import ColdFusionError, ConfigurationError, StorageFull
 
 CLOCK_TOLERANCE = timedelta(seconds=30)
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What one look has found."""
-
-    subject: str
-    ok: bool
-    message: str
-    hint: str | None = None
 
 
 def check_ready(ctx: Context) -> None:

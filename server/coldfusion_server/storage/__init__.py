@@ -114,6 +114,9 @@ class ObjectStore(Protocol):
     def size(self, digest: str) -> int:
         """Return the object's size in bytes."""
 
+    def stored_at(self, digest: str) -> datetime | None:
+        """Return when the object was stored, the last time if it was twice; null: it is gone."""
+
     def source(self, digest: str) -> ByteSource:
         """Open the object for reading by range."""
 

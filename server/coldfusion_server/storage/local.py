@@ -68,6 +68,12 @@ class LocalStore:
         with named_errors(self.root):
             return self._path(digest).stat().st_size
 
+    def stored_at(self, digest: str) -> datetime | None:
+        """Return when the object's file was written."""
+        with named_errors(self.root), suppress(FileNotFoundError):
+            return _written_at(self._path(digest).stat())
+        return None
+
     def source(self, digest: str) -> ByteSource:
         """Map the object's file."""
         with named_errors(self.root):
@@ -88,8 +94,7 @@ class LocalStore:
                 # Another process may have removed it since the folder was read.
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    stored_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                    yield ListedObject(path.name, status.st_size, stored_at)
+                    yield ListedObject(path.name, status.st_size, _written_at(status))
 
     def delete(self, digest: str) -> None:
         """Remove the object's file."""
@@ -275,6 +280,10 @@ class _LocalPart:
 def object_path(objects: Path, digest: str) -> Path:
     """Return the file of the object with that digest."""
     return objects / digest[:2] / digest
+
+
+def _written_at(status: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(status.st_mtime, UTC)
 
 
 def _abandon(file: BinaryIO, partial: Path) -> None:

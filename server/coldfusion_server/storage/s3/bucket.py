@@ -29,6 +29,8 @@ COPY_BYTES = 256 * MIB
 IN_FLIGHT = 4
 THREADS = 16
 MAX_TEXT_BYTES = 2**16
+# Entries of a listing that one answer has; S3 gives no more.
+PAGE = 1000
 
 # The service's answers to "only if there is none": there is one, or one is being made.
 _EXISTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
@@ -77,13 +79,13 @@ class Bucket:
 
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes; null: there is none."""
-        with s3_errors(self.options):
-            try:
-                return int(self.client.head_object(**self._at(key))["ContentLength"])
-            except ClientError as error:
-                if is_gone(error):
-                    return None
-                raise
+        found = self._head(key)
+        return None if found is None else int(found["ContentLength"])
+
+    def written_at(self, key: str) -> datetime | None:
+        """Return when the object was written; null: there is none."""
+        found = self._head(key)
+        return None if found is None else found["LastModified"]
 
     def read(self, key: str, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop`."""
@@ -230,6 +232,16 @@ class Bucket:
                 )
             )
 
+    def _head(self, key: str) -> dict[str, Any] | None:
+        with s3_errors(self.options):
+            try:
+                found: dict[str, Any] = self.client.head_object(**self._at(key))
+            except ClientError as error:
+                if is_gone(error):
+                    return None
+                raise
+            return found
+
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.options.bucket, "Key": self.options.prefix + key}
 
@@ -237,5 +249,6 @@ class Bucket:
         return str(item["Key"]).removeprefix(self.options.prefix)
 
     def _pages(self, operation: str, **params: Any) -> Iterator[dict[str, Any]]:
-        pages = self.client.get_paginator(operation).paginate(Bucket=self.options.bucket, **params)
-        yield from pages
+        yield from self.client.get_paginator(operation).paginate(
+            Bucket=self.options.bucket, PaginationConfig={"PageSize": PAGE}, **params
+        )

@@ -83,6 +83,10 @@ class S3Store:
             raise StorageUnavailable(f"The object {digest} is not in the bucket.")
         return size
 
+    def stored_at(self, digest: str) -> datetime | None:
+        """Return when the object was written."""
+        return self.bucket.written_at(OBJECTS + digest)
+
     def source(self, digest: str) -> ByteSource:
         """Open the object for reading ahead."""
         return self.ahead.open(partial(self.bucket.read, OBJECTS + digest), self.size(digest))
@@ -162,6 +166,7 @@ class S3Store:
 
     def pending_uploads(self) -> list[str]:
         """Return the uploads that are unfinished, or finished and not yet removed."""
+        # MinIO lists multipart uploads of one exact key only; there their ids tell.
         unfinished = {item.key.removeprefix(UPLOADS) for item in self.bucket.multiparts(UPLOADS)}
         finished = {entry.key.removeprefix(UPLOADS) for entry in self.bucket.entries(UPLOADS)}
         named = {entry.key.removeprefix(IDS) for entry in self.bucket.entries(IDS)}
@@ -170,9 +175,11 @@ class S3Store:
     def discard_upload(self, upload: str) -> None:
         """Abort the multipart upload, and remove what it had become."""
         key = UPLOADS + upload
-        for item in list(self.bucket.multiparts(key)):
-            if item.key == key:
-                self.bucket.abort(key, item.upload_id)
+        # Also those that lost when several began at once and died before they gave theirs up.
+        found = {item.upload_id for item in self.bucket.multiparts(key) if item.key == key}
+        for upload_id in found | {self._upload_id(upload)}:
+            if upload_id is not None:
+                self.bucket.abort(key, upload_id)
         self.bucket.delete(key)
         self._forget(upload)
 
