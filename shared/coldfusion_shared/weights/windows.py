@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
+from weakref import finalize
 
 from coldfusion_shared.errors import MalformedWeights
 
@@ -88,7 +89,8 @@ class WindowedSource:
         # By (start, stop), the least recently used first.
         self._windows: OrderedDict[tuple[int, int], Future[bytes]] = OrderedDict()
         self._window_bytes = 0
-        self._closed = False
+        # Also for those that nobody closes: what they held would be missing to all that come.
+        self._count_out = finalize(self, ahead.closed)
 
     @property
     def size(self) -> int:
@@ -112,10 +114,8 @@ class WindowedSource:
 
     def close(self) -> None:
         """Forget what was fetched."""
+        self._count_out()
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._ahead.closed()
             for future in self._windows.values():
                 future.cancel()
             self._windows.clear()
