@@ -8,9 +8,11 @@ from email.utils import parsedate_to_datetime
 import httpx
 from pydantic import ValidationError
 
+from coldfusion_client.transfer.s3_answers import PASSING, store_answer, store_error
 from coldfusion_shared.errors import (
     ColdFusionError,
     Conflict,
+    DigestMismatch,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -22,6 +24,8 @@ from coldfusion_shared.errors import (
     all_errors,
 )
 from coldfusion_shared.schemas.common import Problem
+
+RETRIED = frozenset({429, 500, 502, 503, 504})
 
 _BY_CODE = {error.code: error for error in all_errors() if error is not ColdFusionError}
 
@@ -48,6 +52,17 @@ def error_of(response: httpx.Response) -> ColdFusionError:
     return kind(problem.detail, hint=_hint(problem, response), tensors=problem.tensors)
 
 
+def passes_by(response: httpx.Response, error: ColdFusionError) -> bool:
+    """Return whether the same request, whose answer stands for `error`, may go well next time."""
+    answer = store_answer(response)
+    damaged = response.request.method == "PUT" and isinstance(error, DigestMismatch)
+    return (
+        damaged
+        or response.status_code in RETRIED
+        or (answer is not None and answer.code in PASSING)
+    )
+
+
 def retry_after(response: httpx.Response) -> float | None:
     """Return how many seconds the server asks to wait, if it does."""
     value = response.headers.get("Retry-After", "")
@@ -60,10 +75,13 @@ def retry_after(response: httpx.Response) -> float | None:
 
 
 def _unexplained(response: httpx.Response) -> ColdFusionError:
+    answer = store_answer(response)
+    if answer is not None:
+        return store_error(answer, response)
     # Without the query: a part's URL carries its signature there.
     where = response.url.copy_with(query=None)
     if response.status_code == 403 and response.request.method == "PUT":
-        # An object store's own way to say that a signed URL has expired.
+        # A gateway's way to say that a signed URL has expired.
         return UploadRefused(f"{where} refused a part of the upload.")
     return ServerError(
         f"{where} answered {response.status_code} and did not say why.",

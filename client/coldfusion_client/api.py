@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -25,6 +26,7 @@ from coldfusion_shared.schemas.events import Event
 from coldfusion_shared.schemas.models import Model
 from coldfusion_shared.schemas.rounds import Round
 from coldfusion_shared.schemas.tokens import Whoami
+from coldfusion_shared.schemas.usage import OwnUsage
 
 T = TypeVar("T")
 Params = dict[str, str | int]
@@ -76,6 +78,10 @@ class Api:
         """Return who the token belongs to."""
         return self._get(Whoami, "/v1/whoami")
 
+    def own_usage(self) -> OwnUsage:
+        """Return what we have stored and on the way, and the quota."""
+        return self._get(OwnUsage, "/v1/usage/me")
+
     def models(self) -> Iterator[Model]:
         """Yield every model that we may read."""
         return self._pages(Model, "/v1/models")
@@ -126,17 +132,22 @@ class Api:
         """Return which parts of an upload have arrived, and fresh URLs for the others."""
         return self._get(UploadPlan, f"{_contribution(identity)}/upload")
 
-    def put_part(self, url: str, content: Iterable[bytes], size: int) -> str:
+    def put_part(self, url: str, content: Iterable[bytes], size: int, md5: bytes) -> None:
         """
-        Send one part of an upload to its URL, once, and return the answer's ETag.
+        Send one part of an upload to its URL, once.
+
+        Args:
+            url: where to, from the upload plan.
+            content: the part; it is iterated again where the store sends us elsewhere.
+            size: its length in bytes.
+            md5: its MD5, by which the store can tell whether it arrived as it was sent.
 
         Raises:
             Transient: it did not arrive.
             UploadRefused: the URL is wrong or expired.
         """
-        headers = {"Content-Length": str(size)}
-        response = self.connection.put(url, content=content, headers=headers)
-        return str(response.headers.get("ETag", "")).removeprefix("W/").strip('"')
+        headers = {"Content-Length": str(size), "Content-MD5": b64encode(md5).decode()}
+        self.connection.put(url, content=content, headers=headers)
 
     def complete(self, identity: str) -> Contribution:
         """Say that all parts were sent; the server verifies them."""
@@ -144,17 +155,17 @@ class Api:
         return self._post(Contribution, path, timeout=timeout(COMPLETE_SECONDS))
 
     def open_file(
-        self, model: str, version: str, path: str, start: int
+        self, model: str, version: str, path: str, start: int = 0, end: int | None = None
     ) -> AbstractContextManager[httpx.Response]:
         """
-        Open a base's file from byte `start` on, once.
+        Open a base's file from byte `start` up to `end` without it, once; by default all of it.
 
         Raises:
             Transient: it could not be opened.
         """
         headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-" + ("" if end is None else str(end - 1))
         file = f"/v1/models/{model}/bases/{version}/files/{quote(path)}"
         return self.connection.stream(file, headers=headers)
 

@@ -78,10 +78,9 @@ def bring(source: Source, manifest: Manifest) -> None:
     if not missing:
         return
     total = sum(entry.size for entry in missing)
-    _check_room(source.cache.root, total)
+    _check_room(source.cache.root, total - sum(map(source.cache.begun, missing)))
     with source.reporter.bar(f"{manifest.model} {manifest.version}", total, "bytes") as bar:
-        for entry in missing:
-            fetch(source.api, source.cache, manifest, entry, bar)
+        fetch(source.api, source.cache, manifest, missing, bar)
 
 
 def base_folder(source: Source, base: Base) -> Path:

@@ -2,25 +2,32 @@
 Downloaded files by their content: ``objects/sha256/<aa>/<digest>``, shared by all models.
 
 An object may be hard-linked into a folder where a person works (see `place.py`). So it carries a
-stamp of its size and time of change; where that no longer fits, the object is hashed again before
-it is used, and dropped if it is not what its name says.
+stamp of its size and time of change (see `stamps.py`); where that no longer fits, the object is
+hashed again before it is used, and dropped if it is not what its name says.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from platformdirs import user_cache_path
 
-from coldfusion_client.disk import write_atomically, writing
+from coldfusion_client import stamps
+from coldfusion_client.disk import writing
 from coldfusion_client.lock import locked
+from coldfusion_client.transfer.partial import held
 from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.weights.digests import file_sha256
+
+_POLL_SECONDS = 0.2
 
 
 def default_cache() -> Cache:
@@ -44,19 +51,32 @@ class Cache:
         """Return where a download of that digest grows."""
         return self.root / "partial" / digest
 
-    def lock(self, digest: str) -> AbstractContextManager[None]:
-        """Hold the right to download that digest; waits for a process that does it already."""
-        return locked(self.root / "locks" / digest, wait=True)
+    def begun(self, entry: FileEntry) -> int:
+        """Return how many bytes of `entry` an unfinished download has brought."""
+        ranges = held(self.partial(entry.sha256), entry.size)
+        return sum(end - start for start, end in ranges)
+
+    @contextmanager
+    def lock(self, digest: str, sleep: Callable[[float], Any] = time.sleep) -> Iterator[None]:
+        """Hold the right to download that digest; `sleep` while another process does it already."""
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(locked(self.root / "locks" / digest, wait=False))
+                    break
+                except BlockingIOError:
+                    sleep(_POLL_SECONDS)
+            yield
 
     def find(self, entry: FileEntry) -> Path | None:
         """Return the object of `entry`, surely unchanged, or null."""
         path = self.object(entry.sha256)
         if not path.is_file():
             return None
-        if self._stamp(path) == self._read_stamp(path):
+        if stamps.fits(path):
             return path
         if file_sha256(path) == entry.sha256:
-            self._write_stamp(path)
+            stamps.stamp(path)
             return path
         path.unlink(missing_ok=True)
         return None
@@ -67,7 +87,7 @@ class Cache:
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             file.replace(path)
-            self._write_stamp(path)
+            stamps.stamp(path)
         return path
 
     def folder(self, manifest: Manifest) -> Path:
@@ -102,20 +122,6 @@ class Cache:
             except OSError:
                 # Another process was faster; what it built is the same.
                 shutil.rmtree(new, ignore_errors=True)
-
-    def _stamp(self, path: Path) -> str:
-        status = path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
-
-    def _read_stamp(self, path: Path) -> str | None:
-        try:
-            return path.with_name(f"{path.name}.stamp").read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return None
-
-    def _write_stamp(self, path: Path) -> None:
-        stamp = self._stamp(path).encode()
-        write_atomically(path.with_name(f"{path.name}.stamp"), stamp)
 
 
 def _refer(target: Path, source: Path) -> None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
 
-from coldfusion_client.answers import error_of, retry_after
+from coldfusion_client.answers import error_of, passes_by, retry_after
 from coldfusion_client.patience import AT_FIRST, ONCE_MET, Patience, Transient
 from coldfusion_shared import __version__
-from coldfusion_shared.errors import ServerError, ServerUnreachable
+from coldfusion_shared.errors import ColdFusionError, ServerError, ServerUnreachable
 
 USER_AGENT = f"coldfusion-client/{__version__}"
-RETRIED = frozenset({429, 500, 502, 503, 504})
 MAX_REDIRECTS = 5
+# A redirect leads to a fresh URL each time; refused again, something else is wrong with it.
+REFUSALS = 3
+# No error needs more words, and nobody's may fill the memory.
+ERROR_BYTES = 2**16
+_KEPT = ("Content-Type", "Date", "Retry-After")
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 
@@ -46,7 +51,11 @@ class Connection:
         self.server = server
         self._token = token
         self._client = httpx.Client(
-            transport=transport, timeout=timeout(), headers={"User-Agent": USER_AGENT}
+            transport=transport,
+            timeout=timeout(),
+            headers={"User-Agent": USER_AGENT},
+            # The token is all that the server needs, and other hosts need nothing.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
         self._patience = patience
         self._notify = ONCE_MET.notify
@@ -98,45 +107,75 @@ class Connection:
         finally:
             response.close()
 
-    def put(self, url: str, **options: Any) -> httpx.Response:
+    def put(self, url: str, *, content: Iterable[bytes], headers: dict[str, str]) -> None:
         """
         Send something to a signed URL, once and without the token.
+
+        Args:
+            url: the URL, absolute or of the server.
+            content: the body, iterated again where a redirect leads elsewhere.
+            headers: with its length.
 
         Raises:
             Transient: it did not arrive.
             UploadRefused: the URL is wrong or expired.
         """
         target = httpx.URL(self.server).join(url)
-        return self._send(self._client.build_request("PUT", target, **options))
+        for _ in range(MAX_REDIRECTS):
+            request = self._client.build_request("PUT", target, content=content, headers=headers)
+            response = self._send(request, stream=True)
+            with suppress(httpx.RequestError):
+                _beginning(response)  # read and not just closed, the connection can be used again
+            if response.is_success:
+                return
+            target = _next(response)
+        raise ServerError(f"{target.host} sends uploads around in circles.")
 
     def _follow(self, url: str, options: dict[str, Any]) -> httpx.Response:
+        target = httpx.URL(url)
         for _ in range(MAX_REDIRECTS):
-            response = self._send(self._request("GET", url, **options), stream=True)
-            if not response.has_redirect_location:
+            response = self._open(self._request("GET", str(target), **options))
+            if response.is_success:
                 return response
-            response.close()
-            url = str(response.url.join(response.headers["Location"]))
+            with suppress(httpx.RequestError):
+                _beginning(response)
+            target = _next(response)
         raise ServerError(f"{self.server} sends downloads around in circles.")
+
+    def _open(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return self._send(request, stream=True)
+        except ServerUnreachable:
+            raise
+        except ColdFusionError as error:
+            if self._is_ours(request.url):
+                raise
+            # A signed URL that has expired; asked again, the server gives a fresh one.
+            raise Transient(error, tries=REFUSALS) from error
 
     def _request(self, method: str, url: str, **options: Any) -> httpx.Request:
         request = self._client.build_request(method, url, **options)
-        if self._token is not None and _origin(request.url) == _origin(httpx.URL(self.server)):
+        if self._token is not None and self._is_ours(request.url):
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+    def _is_ours(self, url: httpx.URL) -> bool:
+        return _origin(url) == _origin(httpx.URL(self.server))
 
     def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         try:
             response = self._client.send(request, stream=stream)
-            if response.is_error:
-                response.read()
+            if not (response.is_success or response.has_redirect_location) and stream:
+                response = _head(response)
         except httpx.RequestError as error:
             raise unreachable(request.url, error) from error
         self._met = True
-        if not response.is_error:
+        if response.is_success or response.has_redirect_location:
             return response
-        if response.status_code in RETRIED:
-            raise Transient(error_of(response), retry_after(response))
-        raise error_of(response)
+        failure = error_of(response)
+        if passes_by(response, failure):
+            raise Transient(failure, retry_after(response))
+        raise failure
 
 
 def timeout(read: float = READ_SECONDS) -> httpx.Timeout:
@@ -161,6 +200,40 @@ def unreachable(url: httpx.URL, error: httpx.RequestError) -> Transient | Server
             "it stopped.",
         )
     )
+
+
+def _head(response: httpx.Response) -> httpx.Response:
+    """Return a failed answer with the beginning of its body alone, and closed."""
+    content = _beginning(response)
+    kept = {name: response.headers[name] for name in _KEPT if name in response.headers}
+    return httpx.Response(
+        response.status_code, headers=kept, content=content, request=response.request
+    )
+
+
+def _beginning(response: httpx.Response) -> bytes:
+    """Read an answer's body, but not all of an endless one, and close it."""
+    content = b""
+    try:
+        for block in response.iter_bytes():
+            content += block[: ERROR_BYTES - len(content)]
+            if len(content) == ERROR_BYTES:
+                break
+    finally:
+        response.close()
+    return content
+
+
+def _next(response: httpx.Response) -> httpx.URL:
+    """Return where a redirect leads to."""
+    target = response.url.join(response.headers["Location"])
+    if response.url.scheme == "https" and target.scheme != "https":
+        raise ServerError(
+            f"{response.url.host} leads from https to {target.scheme}://{target.host}, where "
+            "anybody in between could read along; not followed.",
+            hint="Tell the server's operator.",
+        )
+    return target
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -16,17 +16,21 @@ T = TypeVar("T")
 class Transient(Exception):
     """Something failed that may go well the next time."""
 
-    def __init__(self, error: ColdFusionError, retry_after: float | None = None) -> None:
+    def __init__(
+        self, error: ColdFusionError, retry_after: float | None = None, tries: int | None = None
+    ) -> None:
         """
         Keep what to raise when patience ends.
 
         Args:
             error: what the person is told in the end.
             retry_after: seconds that the server asked to wait.
+            tries: how often at most, where little patience will do.
         """
         super().__init__(error.message)
         self.error = error
         self.retry_after = retry_after
+        self.tries = tries
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Patience:
                     failures, waited, mark = 0, 0.0, progress()
                 failures += 1
                 wait = self._wait(failures, failure.retry_after)
-                if failures >= self.tries or waited + wait > self.budget:
+                tries = min(self.tries, failure.tries or self.tries)
+                if failures >= tries or waited + wait > self.budget:
                     raise failure.error from failure.__cause__
                 waited += wait
                 self._tell(failures, failure, wait)

@@ -81,8 +81,9 @@ def _upload(api: Api, plan: UploadPlan, body: Path, reporter: Reporter) -> Contr
 
 
 def _upload_once(api: Api, plan: UploadPlan, body: Path, reporter: Reporter) -> Contribution:
-    with reporter.bar("upload", plan.files[0].size, "bytes") as bar:
-        upload(api, plan, body, bar)
+    total = sum(file.size for file in plan.files)
+    with reporter.bar("upload", total, "bytes") as bar:
+        upload(api, plan, {WEIGHTS_FILE: body}, bar)
     return api.complete(plan.contribution)
 
 

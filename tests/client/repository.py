@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,6 +32,16 @@ def problem(status: int, code: str, detail: str = "no", **more: Any) -> httpx.Re
     return httpx.Response(
         status, json={**body, **more}, headers={"Content-Type": "application/problem+json"}
     )
+
+
+def ranged(request: httpx.Request, data: bytes) -> httpx.Response:
+    """Answer with the range of `data` that was asked for."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+    if not match:
+        return httpx.Response(200, content=data)
+    start, end = int(match[1]), min(int(match[2] or len(data)) + 1, len(data))
+    span = f"bytes {start}-{end - 1}/{len(data)}"
+    return httpx.Response(206, content=data[start:end], headers={"Content-Range": span})
 
 
 class Repository:
@@ -157,12 +169,7 @@ class Repository:
         data = found[1].get(path) if found else None
         if data is None:
             return problem(404, "file_not_found")
-        match = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        if not match:
-            return httpx.Response(200, content=data)
-        start = int(match[1])
-        span = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return httpx.Response(206, content=data[start:], headers={"Content-Range": span})
+        return ranged(request, data)
 
     def _list(self, request: httpx.Request) -> httpx.Response:
         items = [self._json(identity) for identity in self.contributions]
@@ -228,9 +235,11 @@ class Repository:
         return {"contribution": identity, "expires_at": NOW.isoformat(), "files": [upload]}
 
     def _put(self, request: httpx.Request, identity: str, number: str, urls: str) -> httpx.Response:
+        given = request.headers.get("Content-MD5")
+        if given != b64encode(hashlib.md5(request.content).digest()).decode():
+            return problem(400, "digest_mismatch", "The part is not what its Content-MD5 says.")
         self.parts[identity][int(number)] = request.content
-        etag = hashlib.md5(request.content).hexdigest()
-        return httpx.Response(200, headers={"ETag": f'"{etag}"'})
+        return httpx.Response(200)
 
     def _complete(self, request: httpx.Request, identity: str) -> httpx.Response:
         found = self.contributions[identity]
@@ -245,8 +254,10 @@ class Repository:
 
 
 @contextmanager
-def served(handle: Callable[[httpx.Request], httpx.Response]) -> Iterator[str]:
-    """Serve `handle` on a real socket; yields the URL."""
+def served(
+    handle: Callable[[httpx.Request], httpx.Response], tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """Serve `handle` on a real socket, encrypted if `tls` is given; yields the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -272,6 +283,8 @@ def served(handle: Callable[[httpx.Request], httpx.Response]) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -207,7 +207,7 @@ def test_the_token_goes_to_no_other_host(connect: Connect, repository: Repositor
     api = connect(handle=handle)
     with api.open_file(MODEL, "v0", "config.json", 0) as response:
         response.read()
-    api.put_part("https://bucket.test/part", [b"x"], 1)
+    api.put_part("https://bucket.test/part", [b"x"], 1, b"md5")
     assert [request.url.path for request in elsewhere] == ["/config.json", "/part"]
     assert all("Authorization" not in request.headers for request in elsewhere)
 
@@ -259,7 +259,7 @@ def test_a_failing_server_gives_the_number_of_the_request(connect: Connect) -> N
 def test_signatures_of_upload_urls_are_not_shown(connect: Connect) -> None:
     with pytest.raises(errors.UploadRefused) as caught:
         connect(handle=lambda _: httpx.Response(403, text="<Error/>")).put_part(
-            "https://bucket.test/part?signature=secret", [b"x"], 1
+            "https://bucket.test/part?signature=secret", [b"x"], 1, b"md5"
         )
     assert "secret" not in caught.value.message
 

@@ -9,11 +9,13 @@ import typer
 
 from coldfusion_client.cli.options import AsJson, Quiet, Server
 from coldfusion_client.cli.session import Session, session
-from coldfusion_client.cli.text import ago, clean
+from coldfusion_client.cli.text import ago, clean, size
+from coldfusion_shared.errors import NotFound
 
 if TYPE_CHECKING:
     from coldfusion_shared.schemas.contributions import Contribution
     from coldfusion_shared.schemas.rounds import Round
+    from coldfusion_shared.schemas.usage import OwnUsage
 
 TITLES = ("contribution", "model", "from", "round", "base", "state", "declared", "reason")
 
@@ -47,9 +49,35 @@ def _mine(at: Session) -> None:
             model.name, contributor="me", round=model.open_round or 0
         )
     ]
+    usage = _own_usage(at)
+    if usage is not None and (quota := _quota(usage)):
+        at.out.say(f"In use: {quota}.")
     at.out.say(f"{me.name} ({me.role}) at {at.api.server}, contributions to open rounds:")
-    data = {"server": at.api.server, "whoami": me.model_dump(mode="json"), **_dumped(found)}
+    data = {
+        "server": at.api.server,
+        "whoami": me.model_dump(mode="json"),
+        "usage": None if usage is None else usage.model_dump(mode="json"),
+        **_dumped(found),
+    }
     at.out.table(data, TITLES, _rows(found))
+
+
+def _own_usage(at: Session) -> OwnUsage | None:
+    try:
+        return at.api.own_usage()
+    except NotFound:
+        return None  # An older server, which has no quotas.
+
+
+def _quota(usage: OwnUsage) -> str:
+    """Say what is in use of what is limited; nothing where nothing is."""
+    said = []
+    if usage.quota_bytes is not None:
+        used = size(usage.kept_bytes + usage.unfinished_bytes)
+        said.append(f"{used} of {size(usage.quota_bytes)}")
+    if usage.quota_uploads is not None:
+        said.append(f"{usage.uploads} of {usage.quota_uploads} unfinished uploads")
+    return ", ".join(said)
 
 
 def _model(at: Session, name: str) -> None:

@@ -1,145 +1,160 @@
-"""A file in parts to signed URLs: several at once, resumed, each part's checksum compared."""
+"""Files in parts to signed URLs: several parts at once, resumed, each with its checksum."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 from coldfusion_client.api import Api
-from coldfusion_client.patience import Transient
 from coldfusion_client.reporting import Bar
-from coldfusion_shared.errors import DigestMismatch, UploadRefused
-from coldfusion_shared.schemas.contributions import FileUpload, Part, UploadPlan
+from coldfusion_client.transfer.crew import Crew, Flag
+from coldfusion_shared.errors import DigestMismatch, UploadIncomplete, UploadRefused
+from coldfusion_shared.schemas.contributions import Part, UploadPlan
 
 WORKERS = 4
+# Of one write to the socket: what the system does not take at once is copied by the layers below.
 _BLOCK_BYTES = 2**18
+_HASHED_BYTES = 2**20
 # A URL that was fresh and is refused again did not expire: something else is wrong.
 _RENEWALS = 3
 
 
-def upload(api: Api, plan: UploadPlan, source: Path, bar: Bar, workers: int = WORKERS) -> None:
+def upload(
+    api: Api, plan: UploadPlan, sources: Mapping[str, Path], bar: Bar, workers: int = WORKERS
+) -> None:
     """
-    Send the parts of the plan's one file that have not arrived yet.
+    Send the parts of the plan's files that have not arrived yet.
 
     Args:
         api: the server, for the parts and for fresh URLs.
         plan: which parts there are and where they go.
-        source: the file.
-        bar: moves by the file's size in all.
+        sources: the files by their paths in the plan; those of which nothing is to be sent may be
+            left out.
+        bar: moves by the files' sizes in all.
         workers: how many parts travel at once; each holds one block in memory.
 
     Raises:
         ServerUnreachable, StorageFull, ...: what a part failed with after many tries.
+        UploadIncomplete: the plan has become another one; ask for it again.
         UploadRefused: also fresh URLs are refused.
+        DigestMismatch: a file became shorter, or what arrives is never what was sent.
     """
-    sender = _Sender(api, plan, source, bar)
-    missing = [part for part in plan.files[0].parts if not part.uploaded]
-    bar.advance(plan.files[0].size - sum(part.size for part in missing))
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(sender.send, part.number) for part in missing]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            # Reached by Ctrl-C, too: the parts under way end at their next block.
-            sender.stopped.set()
-            pool.shutdown(cancel_futures=True)
-    failures = [future.exception() for future in futures if not future.cancelled()]
-    for failure in failures:
-        if failure is not None and not isinstance(failure, _Stopped):
-            raise failure
+    with Crew(workers) as crew:
+        sender = _Sender(api, plan, sources, bar, crew.flag())
+        jobs = []
+        for key, part in _parts(plan).items():
+            if part.uploaded:
+                bar.advance(part.size)
+            else:
+                jobs.append(crew.submit(sender.send, key))
+        crew.finish(jobs)
 
 
-class _Stopped(Exception):
-    """Another part has failed, so this one ends."""
+class _Key(NamedTuple):
+    """Which part: the file's path, the part's number, and its first byte in the file."""
+
+    path: str
+    number: int
+    start: int
 
 
 class _Sender:
     """Sends parts; shared by the workers."""
 
-    def __init__(self, api: Api, plan: UploadPlan, source: Path, bar: Bar) -> None:
-        self.api, self.source, self.bar = api, source, bar
+    def __init__(
+        self, api: Api, plan: UploadPlan, sources: Mapping[str, Path], bar: Bar, over: Flag
+    ) -> None:
+        self.api, self.sources, self.bar, self.over = api, sources, bar, over
         self.identity = plan.contribution
-        self.part_size = plan.files[0].part_size
-        self.stopped = Event()
-        # A worker that waits for a better moment must wake up when the others stop.
-        self.patience = replace(api.connection.patience, sleep=self.stopped.wait)
+        self.patience = over.patience(api.connection.patience)
         self._lock = Lock()
-        self._parts = _by_number(plan.files[0])
+        self._parts = _parts(plan)
 
-    def send(self, number: int) -> None:
-        """Send a part until it has arrived; where it fails for good, the others stop, too."""
-        try:
-            self._send(number)
-        except BaseException:
-            self.stopped.set()
-            raise
-
-    def _send(self, number: int) -> None:
+    def send(self, key: _Key) -> None:
+        """Send a part until it has arrived."""
         for renewals_left in reversed(range(_RENEWALS)):
-            part = self._parts[number]
+            part = self._parts[key]
             try:
-                self.patience.persist(partial(self._put, part))
+                self.patience.persist(partial(self._put, key, part))
                 return
             except UploadRefused:
                 if not renewals_left:
                     raise
-                self._renew(part)
+                self._renew(key, part)
 
-    def _put(self, part: Part) -> None:
-        if self.stopped.is_set():
-            raise _Stopped
+    def _put(self, key: _Key, part: Part) -> None:
+        self.over.check()
         if part.uploaded or part.url is None:
             self.bar.advance(part.size)
             return
-        body = _Body(self, part)
+        body = _Body(self, key, part)
         try:
-            etag = self.api.put_part(part.url, body.blocks(), part.size)
+            self.api.put_part(part.url, body, part.size, body.md5())
         except BaseException:
-            self.bar.advance(-body.sent)
+            body.take_back()
             raise
-        if etag != body.md5.hexdigest():
-            self.bar.advance(-body.sent)
-            raise Transient(
-                DigestMismatch(
-                    f"Part {part.number} did not arrive as it was sent.",
-                    hint="Give the same command again; if it happens again, a proxy changes data.",
-                )
-            )
 
-    def _renew(self, refused: Part) -> None:
+    def _renew(self, key: _Key, refused: Part) -> None:
         with self._lock:
             # Of several workers whose URLs have expired, the first one asks.
-            if self._parts[refused.number] is refused:
-                self._parts = _by_number(self.api.upload_plan(self.identity).files[0])
+            if self._parts[key] is not refused:
+                return
+            fresh = _parts(self.api.upload_plan(self.identity))
+            if fresh.keys() != self._parts.keys():
+                raise UploadIncomplete("The Repository wants the upload in other parts by now.")
+            self._parts = fresh
 
 
 class _Body:
-    """One part's bytes, read and hashed while they are sent."""
+    """One part's bytes, read anew whenever it is iterated."""
 
-    def __init__(self, sender: _Sender, part: Part) -> None:
-        self.sender, self.part = sender, part
-        self.md5 = hashlib.md5(usedforsecurity=False)
+    def __init__(self, sender: _Sender, key: _Key, part: Part) -> None:
+        self.sender, self.key, self.part = sender, key, part
         self.sent = 0
 
-    def blocks(self) -> Iterator[bytes]:
-        with self.sender.source.open("rb") as file:
-            file.seek((self.part.number - 1) * self.sender.part_size)
-            while self.sent < self.part.size:
-                if self.sender.stopped.is_set():
-                    raise _Stopped
-                block = file.read(min(_BLOCK_BYTES, self.part.size - self.sent))
-                if not block:
-                    raise DigestMismatch(f"{self.sender.source} became shorter during its upload.")
-                self.md5.update(block)
-                self.sent += len(block)
-                self.sender.bar.advance(len(block))
-                yield block
+    def md5(self) -> bytes:
+        """Read the part once before it is sent; the second time it comes from the page cache."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for block in self._read(_HASHED_BYTES):
+            digest.update(block)
+        return digest.digest()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.take_back()
+        for block in self._read(_BLOCK_BYTES):
+            self.sent += len(block)
+            self.sender.bar.advance(len(block))
+            yield block
+
+    def take_back(self) -> None:
+        """Nothing of it counts as sent."""
+        self.sender.bar.advance(-self.sent)
+        self.sent = 0
+
+    def _read(self, block_bytes: int) -> Iterator[bytes]:
+        with self.sender.sources[self.key.path].open("rb", buffering=0) as file:
+            file.seek(self.key.start)
+            yield from self._blocks(file, block_bytes)
+
+    def _blocks(self, file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+        left = self.part.size
+        while left:
+            self.sender.over.check()
+            block = file.read(min(block_bytes, left))
+            if not block:
+                source = self.sender.sources[self.key.path]
+                raise DigestMismatch(f"{source} became shorter during its upload.")
+            left -= len(block)
+            yield block
 
 
-def _by_number(file: FileUpload) -> dict[int, Part]:
-    return {part.number: part for part in file.parts}
+def _parts(plan: UploadPlan) -> dict[_Key, Part]:
+    return {
+        _Key(file.path, part.number, (part.number - 1) * file.part_size): part
+        for file in plan.files
+        for part in file.parts
+    }

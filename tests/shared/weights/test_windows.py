@@ -84,6 +84,7 @@ def test_many_threads_may_read_one_source(ahead: ReadAhead) -> None:
 
 def test_what_comes_next_is_fetched_before_it_is_asked_for(ahead: ReadAhead) -> None:
     far = Far()
+    ahead.observe(1e-6)  # a store so near that windows are small
     source = ahead.open(far, len(RAW))
     read(source, 0, 8)
     assert far.asked == [(0, MIN_WINDOW_BYTES)]
