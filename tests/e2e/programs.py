@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from coldfusion_server.storage.s3.connection import S3Options
+from coldfusion_server.storage.s3.keys import object_key
 from coldfusion_server.storage.s3.store import S3Store
 from coldfusion_shared.weights.digests import file_entry
 
@@ -39,7 +40,8 @@ class Server:
     """
     `coldfusion-server up` on a data folder; it can be killed and started again.
 
-    `store` and `database_url` name a bucket and a database elsewhere.
+    `store` and `database_url` name a bucket and a database elsewhere; `settings` are more variables
+    of its environment.
     """
 
     data_dir: Path
@@ -48,6 +50,7 @@ class Server:
     port: int = 0
     url: str = ""
     admin: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -101,7 +104,7 @@ class Server:
         store = S3Store(self.store)
         copy = self.data_dir.parent / sha256
         with copy.open("wb") as file:
-            for block in store.bucket.blocks(f"objects/{sha256}", store.size(sha256)):
+            for block in store.bucket.blocks(object_key(sha256), store.size(sha256)):
                 file.write(block)
         store.close()
         return copy
@@ -114,16 +117,17 @@ class Server:
         if self.store is not None:
             given = {name: value for name, value in vars(self.store).items() if value}
             settings |= {f"COLDFUSION_S3_{name.upper()}": str(v) for name, v in given.items()}
-        return settings
+        return settings | self.settings
 
 
 @dataclass
 class Client:
-    """A contributor's machine: a home of its own, a token of its own."""
+    """A contributor's machine: a home of its own, a token of its own, `settings` of its own."""
 
     server: Server
     home: Path
     token: str
+    settings: dict[str, str] = field(default_factory=dict)
     running: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -141,6 +145,7 @@ class Client:
                 "COLDFUSION_CACHE": str(self.home / "cache"),
                 "OMP_NUM_THREADS": "1",
                 "NO_PROXY": "127.0.0.1",
+                **self.settings,
             },
         )
         self.running.append(process)

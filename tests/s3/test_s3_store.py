@@ -17,6 +17,7 @@ import pytest
 from coldfusion_server.services.context import open_store
 from coldfusion_server.settings import load_settings
 from coldfusion_server.storage.s3.connection import S3Options, connect, options_of
+from coldfusion_server.storage.s3.keys import object_key
 from coldfusion_server.storage.s3.store import MIN_PART_BYTES, S3Store
 from coldfusion_shared.errors import (
     ColdFusionError,
@@ -195,7 +196,7 @@ def test_a_full_bucket_takes_no_more_and_loses_nothing(
     kept = case.store.put([b"kept"]).sha256
     with pytest.raises(StorageFull):
         case.store.put(bytes(MIB) for _ in range(64))
-    assert case.everything() == [f"objects/{kept}"]
+    assert case.everything() == [object_key(kept)]
     case.store.close()
 
 
@@ -243,7 +244,7 @@ def test_encryption_is_asked_for_wherever_an_object_is_made(moto: S3Options) -> 
     put_part(store, 1, b"uploaded")
     adopted = store.adopt("up.0", hashlib.sha256(b"uploaded").hexdigest())
     for digest in (store.put([b"small"]).sha256, store.put([raw]).sha256, adopted.sha256):
-        key = f"{store.bucket.options.prefix}objects/{digest}"
+        key = store.bucket.options.prefix + object_key(digest)
         head = store.bucket.client.head_object(Bucket=moto.bucket, Key=key)
         assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "a-key")
     store.close()
@@ -292,5 +293,5 @@ def test_what_a_death_left_is_cleaned_when_it_is_old(
     assert len(case.everything()) == 4  # an object and three parts
     monkeypatch.setattr("coldfusion_server.storage.s3.store.ABANDONED", timedelta(seconds=-60))
     case.store.clean()
-    assert case.everything() == [f"objects/{kept}"]
+    assert case.everything() == [object_key(kept)]
     case.store.close()

@@ -1,10 +1,8 @@
 """
 The `ObjectStore` in a bucket.
 
-Keys: ``objects/<digest>`` for what is kept, ``uploads/<key>`` for the multipart uploads of
-contributors and what they become before they are verified, ``ids/<key>`` for the service's names of
-those, ``tmp/`` for what a fuse writes before its digest is known, ``owner`` for the Repository that
-all of it belongs to. Clients send and fetch bytes by signed URLs; no model passes through the
+`keys.py` says where what lies: objects have the paths that a folder has, so that any tool moves them
+from one to the other. Clients send and fetch bytes by signed URLs; no model passes through the
 process that serves the API.
 """
 
@@ -29,15 +27,12 @@ from coldfusion_server.storage import (
 )
 from coldfusion_server.storage.s3.bucket import MIB, Bucket
 from coldfusion_server.storage.s3.connection import S3Options
-from coldfusion_server.storage.s3.writer import TEMPORARY, S3Object
+from coldfusion_server.storage.s3.keys import IDS, OBJECTS, OWNER, TEMPORARY, UPLOADS, object_key
+from coldfusion_server.storage.s3.writer import S3Object
 from coldfusion_shared.errors import StorageUnavailable
 from coldfusion_shared.weights.checkpoint import ByteSource
 from coldfusion_shared.weights.windows import ReadAhead
 
-OBJECTS = "objects/"
-UPLOADS = "uploads/"
-IDS = "ids/"
-OWNER = "owner"
 # What S3 asks of every part of an upload but its last one.
 MIN_PART_BYTES = 5 * MIB
 # Longer than any single object takes to write; what is older belongs to a process that died.
@@ -70,15 +65,15 @@ class S3Store:
 
     def open_object(self) -> ObjectWriter:
         """Begin an object that is sent in parts while it is made."""
-        return S3Object(self.bucket, OBJECTS)
+        return S3Object(self.bucket)
 
     def exists(self, digest: str) -> bool:
         """Return whether the object is there."""
-        return self.bucket.size(OBJECTS + digest) is not None
+        return self.bucket.size(object_key(digest)) is not None
 
     def size(self, digest: str) -> int:
         """Return the object's size in bytes."""
-        size = self.bucket.size(OBJECTS + digest)
+        size = self.bucket.size(object_key(digest))
         if size is None:
             raise StorageUnavailable(f"The object {digest} is not in the bucket.")
         return size
@@ -89,7 +84,7 @@ class S3Store:
 
     def source(self, digest: str) -> ByteSource:
         """Open the object for reading ahead."""
-        return self.ahead.open(partial(self.bucket.read, OBJECTS + digest), self.size(digest))
+        return self.ahead.open(partial(self.bucket.read, object_key(digest)), self.size(digest))
 
     def local_path(self, digest: str) -> Path | None:
         """No file: clients are sent to the bucket."""
@@ -99,17 +94,17 @@ class S3Store:
         """Sign a URL to fetch the object from the bucket itself."""
         shown = f'attachment; filename="{name}"'
         return self.bucket.url(
-            "get_object", OBJECTS + digest, lifetime, ResponseContentDisposition=shown
+            "get_object", object_key(digest), lifetime, ResponseContentDisposition=shown
         )
 
     def objects(self) -> Iterator[ListedObject]:
         """Yield what there is, page by page."""
         for entry in self.bucket.entries(OBJECTS):
-            yield ListedObject(entry.key.removeprefix(OBJECTS), entry.size, entry.written_at)
+            yield ListedObject(entry.key.rsplit("/", 1)[-1], entry.size, entry.written_at)
 
     def delete(self, digest: str) -> None:
         """Remove the object."""
-        self.bucket.delete(OBJECTS + digest)
+        self.bucket.delete(object_key(digest))
 
     def part_urls(
         self, upload: str, sizes: Mapping[int, int], lifetime: timedelta
@@ -161,7 +156,7 @@ class S3Store:
             progress(len(block))
         stored = StoredObject(digest.hexdigest(), size)
         check_digest(stored.sha256, expect)
-        self.bucket.copy(key, OBJECTS + stored.sha256)
+        self.bucket.copy(key, object_key(stored.sha256))
         return stored
 
     def pending_uploads(self) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from coldfusion_server.storage import StoredObject, check_digest
 from coldfusion_server.storage.s3.bucket import IN_FLIGHT, MIB, Bucket
+from coldfusion_server.storage.s3.keys import TEMPORARY, object_key
 from coldfusion_shared.errors import ColdFusionError
 
 PART_BYTES = 16 * MIB
-TEMPORARY = "tmp/"
 
 
 class S3Object:
@@ -24,10 +24,9 @@ class S3Object:
     The digest is known only in the end. What fits into one part is sent to its digest at once.
     """
 
-    def __init__(self, bucket: Bucket, folder: str) -> None:
-        """Begin an object that will be `folder` and its digest."""
+    def __init__(self, bucket: Bucket) -> None:
+        """Begin an object in `bucket`."""
         self.bucket = bucket
-        self.folder = folder
         self.key = f"{TEMPORARY}{secrets.token_hex(16)}"
         self.digest = hashlib.sha256()
         self.size = 0
@@ -59,7 +58,7 @@ class S3Object:
         """Send the rest, make one object of the parts, and copy it to its content address."""
         stored = StoredObject(self.digest.hexdigest(), self.size)
         check_digest(stored.sha256, expect)
-        target = f"{self.folder}{stored.sha256}"
+        target = object_key(stored.sha256)
         self.finish()
         if self.upload_id is None:
             self.bucket.put(target, bytes(self.buffer))
