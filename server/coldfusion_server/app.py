@@ -18,6 +18,7 @@ from coldfusion_server.api import (
     rounds,
     server,
     uploads,
+    usage,
 )
 from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
@@ -43,6 +44,9 @@ ERRORS = {
     "5XX": {"description": "what failed here", "content": PROBLEM},
 }
 
+# The reader of events may end what it does; a database that is away is not waited for.
+READ_SECONDS = 1
+
 
 def create_app(context: Context) -> FastAPI:
     """Build the application over `context`; tests build as many as they like."""
@@ -53,6 +57,8 @@ def create_app(context: Context) -> FastAPI:
         reader = asyncio.create_task(broker.run())
         yield
         broker.stop()
+        # Cancelled while it reads, it would leave a connection behind that nobody closes.
+        await asyncio.wait([reader], timeout=READ_SECONDS)
         reader.cancel()
         with suppress(asyncio.CancelledError):
             await reader
@@ -69,7 +75,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.broker = broker
-    for module in (server, models, fusion, bases, rounds, contributions, uploads, events):
+    for module in (server, models, fusion, bases, rounds, contributions, uploads, usage, events):
         app.include_router(module.router, responses=ERRORS, dependencies=[Security(BEARER)])  # type: ignore[arg-type]
     add_handlers(app)
     add_dashboard(app)

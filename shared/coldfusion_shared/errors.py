@@ -6,7 +6,7 @@ Every error that we raise on purpose, as a tree:
   x InvalidTransition
   x NotFound
     · ModelNotFound, BaseNotFound, FileNotInBase, RoundNotFound, ContributionNotFound, TokenNotFound
-  x Unauthenticated, TokenExpired, Forbidden
+  x Unauthenticated, TokenExpired, Forbidden, QuotaExceeded
   x InvalidRequest
   x Conflict
     · ModelExists, BaseOutdated, AlreadyContributed, IdempotencyMismatch,
@@ -17,6 +17,7 @@ Every error that we raise on purpose, as a tree:
     · MalformedWeights, IncompatibleWeights, NonFiniteWeights, DigestMismatch, ContributionRejected
   x BadModel (a folder that is no model)
   x BadData (a contributor's data set)
+  x BadBackup (a backup of a database)
   x TrainingFailed
   x StorageFull, StorageUnavailable, DatabaseUnavailable
   x ServerUnreachable, ServerError (seen from a client)
@@ -147,6 +148,12 @@ class Forbidden(ColdFusionError):
     code = "forbidden"
 
 
+class QuotaExceeded(ColdFusionError):
+    """The contributor has as much stored, or on its way, as this Repository allows."""
+
+    code = "quota_exceeded"
+
+
 class InvalidRequest(ColdFusionError):
     """A parameter or a body does not have the form that is asked for."""
 
@@ -265,6 +272,12 @@ class BadData(ColdFusionError):
     """A contributor's data set cannot be read or learnt from."""
 
     code = "bad_data"
+
+
+class BadBackup(ColdFusionError):
+    """A backup cannot be read, or the database cannot keep what it holds."""
+
+    code = "bad_backup"
 
 
 class TrainingFailed(ColdFusionError):

@@ -9,12 +9,13 @@ import pytest
 
 from coldfusion_server.api.session import COOKIE
 from tests.dashboard.history import PRIVATE
+from tests.server.backends import Backend
 from tests.server.repository import MODEL, Repository, repository
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
-    with repository(tmp_path_factory.mktemp("login")) as opened:
+def repo(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Repository]:
+    with backend.database() as url, repository(tmp_path_factory.mktemp("login"), url) as opened:
         opened.model(PRIVATE, public=False)
         yield opened
 

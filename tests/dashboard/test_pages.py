@@ -17,16 +17,18 @@ from coldfusion_server.db.tables import RoundRow
 from coldfusion_server.services.rounds import advance, close_by_hand
 from coldfusion_shared.rounds import RoundState
 from tests.dashboard.history import HOSTILE, LONG, PRIVATE, contribute, live_through
+from tests.server.backends import Backend
 from tests.server.repository import MODEL, Repository, body_of, repository, tiny_tensors
 from tests.shared.checkpoints import file_bytes
 
 PAGE = f"/models/{MODEL}"
-PARTS = ("current", "round", "scores", "history")
+PARTS = ("current", "round", "scores", "history", "storage")
 
 
 @pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
-    with repository(tmp_path_factory.mktemp("dashboard")) as opened:
+def repo(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterator[Repository]:
+    folder = tmp_path_factory.mktemp("dashboard")
+    with backend.database() as url, repository(folder, url) as opened:
         live_through(opened)
         yield opened
 
@@ -79,6 +81,14 @@ def test_a_model_shows_its_past(visitor: TestClient) -> None:
     page = flat(text(visitor, PAGE))
     assert "Round 1 published v0 → v1 2" in page and "1 h 30 min" in page
     assert "mean ann 0.5 , bob 0.5" in page
+
+
+def test_a_model_shows_what_it_takes(visitor: TestClient) -> None:
+    page = flat(text(visitor, f"{PAGE}?part=storage"))
+    assert "The files of a contribution are kept for ever, too." in page
+    for row in ("Bases 2 ", "Contributions of ann 2 2.6 kB", "Contributions of dan 0 0 B 1 1.3 kB",
+                "All contributions 3 3.9 kB 1 1.3 kB"):  # fmt: skip
+        assert row in page, page
 
 
 def test_a_model_says_how_to_use_it(visitor: TestClient) -> None:

@@ -11,7 +11,18 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import JSON, BigInteger, DateTime, Float, Integer, Table, func, inspect, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Float,
+    Integer,
+    Table,
+    func,
+    inspect,
+    select,
+)
 
 from coldfusion_server.db import tables
 from coldfusion_server.db.database import Database
@@ -23,21 +34,18 @@ from coldfusion_server.db.migrate import (
     newest_revision,
 )
 from coldfusion_shared.errors import ConfigurationError, DataFolderTooNew
-from tests.server.postgres import new_database
+from tests.server.backends import Backend
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'a folder' / 'x.db'}"
-        (tmp_path / "a folder").mkdir()
-    else:
-        url = new_database(request.getfixturevalue("postgres"))
-    opened = Database(url)
-    yield opened
-    opened.close()
+@pytest.fixture
+def database(backend: Backend, tmp_path: Path) -> Iterator[Database]:
+    (tmp_path / "a folder").mkdir()
+    with backend.database() as url:
+        opened = Database(url or f"sqlite:///{tmp_path / 'a folder' / 'x.db'}")
+        yield opened
+        opened.close()
 
 
 def config(database: Database) -> Config:
@@ -65,7 +73,7 @@ def value_for(column: Any) -> Any:
         return 1
     if isinstance(kind, Float):
         return 0.1
-    if column.name == "public":
+    if isinstance(kind, Boolean):
         return True
     if column.name == "state":
         return "open"

@@ -72,10 +72,12 @@ def database(url: str, template: str | None = None) -> Iterator[str]:
     import psycopg
 
     name = f"t{secrets.token_hex(6)}"
-    # Copying files is twice as fast here as writing them through the log.
-    copied = f" TEMPLATE {template.rsplit('/', 1)[1]} STRATEGY file_copy" if template else ""
+    copied = f" TEMPLATE {template.rsplit('/', 1)[1]}" if template else ""
     plain = url.replace("postgresql+psycopg", "postgresql") + "/postgres"
     with psycopg.connect(plain, autocommit=True) as connection:
+        if template and connection.info.server_version >= 150000:
+            # Twice as fast here as writing all through the log; older ones know nothing else.
+            copied += " STRATEGY file_copy"
         connection.execute(f"CREATE DATABASE {name}{copied}".encode())
         try:
             yield f"{url}/{name}"

@@ -52,6 +52,9 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("GET", "/v1/events"): ALL,
     ("GET", "/v1/fusion"): ALL,
     ("PUT", "/v1/models/{owner}/{name}/policy"): SETTERS,
+    ("GET", "/v1/models/{owner}/{name}/usage"): ALL,
+    ("GET", "/v1/usage"): SETTERS,
+    ("GET", "/v1/usage/me"): SIGNED_IN,
 }  # fmt: skip
 # It never ends; see test_events.py.
 STREAMS = {("GET", "/v1/events/stream")}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from coldfusion_server.__main__ import main
+from tests.server.backends import only_sqlite
 from tests.server.repository import MODEL, Repository, body_file, tiny_folder, tiny_tensors
 from tests.shared.checkpoints import write_file
 
@@ -35,9 +36,16 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs `coldfusion-server` with the test's data folder."""
+def run(
+    tmp_path: Path,
+    database_url: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Return a function that runs `coldfusion-server` with the test's data folder and database."""
     monkeypatch.setenv("COLDFUSION_DATA_DIR", str(tmp_path / "data"))
+    if database_url is not None:
+        monkeypatch.setenv("COLDFUSION_DATABASE_URL", database_url)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def command(*arguments: str | Path) -> Ended:
@@ -157,6 +165,7 @@ def test_a_source_that_is_nowhere_is_said(source: str, run: Run) -> None:
     failed(run("model", "create", "demo/x", "--from", source))
 
 
+@only_sqlite
 def test_a_model_of_one_shard_keeps_the_index_that_names_it(run: Run, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "model")
     name = "model-00001-of-00001.safetensors"
@@ -241,6 +250,7 @@ def test_a_command_without_a_database_says_what_to_type(run: Run) -> None:
     failed(run("token", "create", "ann", "--role", "reader"), "migrate")
 
 
+@only_sqlite
 def test_a_data_folder_of_a_newer_version_is_left_alone(run: Run, tmp_path: Path) -> None:
     run("migrate")
     file = tmp_path / "data" / "coldfusion.db"
@@ -305,6 +315,37 @@ def test_a_secret_in_a_bad_setting_is_not_printed(
 def test_openapi_is_printed_as_the_app_has_it(run: Run, repo: Repository) -> None:
     printed = run("openapi").json()
     assert printed == json.loads(json.dumps(repo.app.openapi()))
+
+
+def test_the_database_is_saved_brought_back_and_copied(
+    run: Run, repo: Repository, tmp_path: Path
+) -> None:
+    file, other = tmp_path / "saved", f"sqlite:///{tmp_path / 'other.db'}"
+    repo.get("/v1/models")
+    failed(run("db", "copy", "--to", other), "in use", "Stop")
+    saved = run("db", "backup", file)
+    assert saved.code == 0 and "objects" in saved.out
+    assert file.stat().st_mode & 0o777 == 0o600
+    restored = run("db", "restore", file, "--database-url", other, "--json").json()
+    assert restored["rows"]["models"] == 1 and restored["where"] == str(file)
+    failed(run("db", "restore", file), "not empty", "models")
+    repo.ctx.close()
+    failed(run("db", "copy", "--to", other), "not empty")
+    new = f"sqlite:///{tmp_path / 'new.db'}"
+    assert "compared" in run("db", "copy", "--to", new).out
+    assert MODEL in run("model", "list", "--database-url", new).out
+
+
+def test_what_cannot_be_saved_or_brought_back_is_said(run: Run, tmp_path: Path) -> None:
+    failed(run("db", "backup", tmp_path / "saved"), "database")
+    failed(run("db", "restore", tmp_path / "nothing"), "cannot be read")
+    (tmp_path / "text").write_text("not a backup")
+    failed(run("db", "restore", tmp_path / "text"), "not a backup")
+    failed(run("db", "copy", "--to", "nonsense"), "database_url")
+    run("migrate")
+    failed(run("db", "backup", tmp_path / "no folder" / "saved"), "cannot be written")
+    answer = run("db", "restore", tmp_path / "text", "--json")
+    assert answer.json()["error"]["code"] == "bad_backup"
 
 
 def test_a_weights_file_alone_is_no_model(run: Run, tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ async def running(repo: Repository) -> AsyncIterator[Broker]:
     await asyncio.sleep(0.1)
     yield broker
     broker.stop()
-    task.cancel()
+    # It may be reading: its connection has to be back before the repository closes.
+    async with asyncio.timeout(10):
+        await task
 
 
 async def gather(

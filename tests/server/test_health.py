@@ -15,6 +15,7 @@ from coldfusion_server.services.context import open_context
 from coldfusion_server.services.health import examine
 from coldfusion_server.settings import Settings, load_settings
 from coldfusion_shared.errors import ConfigurationError, DatabaseUnavailable
+from tests.server.backends import only_sqlite
 from tests.server.repository import Repository, repository
 
 GARBAGE = b"this is no database" * 1000
@@ -44,6 +45,7 @@ def test_a_server_that_works_is_ready(repo: Repository) -> None:
     assert set(wrong(repo)) <= {"clock"}
 
 
+@only_sqlite
 def test_a_lost_database_is_not_ready(repo: Repository) -> None:
     repo.get("/readyz")
     for path in repo.folder.glob("coldfusion.db*"):
@@ -53,6 +55,7 @@ def test_a_lost_database_is_not_ready(repo: Repository) -> None:
     not_ready(repo)
 
 
+@only_sqlite
 def test_a_database_that_another_holds_is_not_ready(repo: Repository) -> None:
     other = sqlite3.connect(repo.folder / "coldfusion.db", isolation_level=None)
     repo.ctx.database.close()
@@ -65,6 +68,7 @@ def test_a_database_that_another_holds_is_not_ready(repo: Repository) -> None:
     assert repo.get("/readyz") == {"status": "ok"}
 
 
+@only_sqlite
 def test_a_writer_that_waits_too_long_gets_503_and_readers_none(repo: Repository) -> None:
     token = repo.token()
     other = sqlite3.connect(repo.folder / "coldfusion.db", isolation_level=None)
@@ -80,6 +84,7 @@ def test_a_writer_that_waits_too_long_gets_503_and_readers_none(repo: Repository
     other.close()
 
 
+@only_sqlite
 def test_a_broken_database_file_is_said(repo: Repository) -> None:
     repo.ctx.database.close()
     for path in repo.folder.glob("coldfusion.db*"):

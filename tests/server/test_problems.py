@@ -151,6 +151,25 @@ def test_scores_that_make_no_sense_are_422(report: Any, repo: Repository) -> Non
     is_problem(answer, 422, "invalid_request")
 
 
+def test_a_text_that_a_database_cannot_keep_is_the_senders_fault(repo: Repository) -> None:
+    eva = repo.client(repo.token("eva", "evaluator"))
+    report = {"suite": "s", "protocol": "frozen", "scores": {"a": 1.0}}
+    for change in ({"suite": "a\0b"}, {"metric": "\0"}):
+        is_problem(eva.post(EVALUATE, json={**report, **change}), 422, "invalid_request")
+    for path in ("/v1/events?model=%00", f"{DECLARE}?contributor=%00", f"{DECLARE}?round=%00"):
+        assert repo.client().get(path).status_code in (200, 404, 422), path
+
+
+def test_what_is_said_of_the_work_comes_back_as_it_was(repo: Repository) -> None:
+    ann = repo.contributor()
+    body = {**declaration(body_file()), "work": {"dataset": "\x01\x7fä", "task": "💩"}}
+    headers = {"Idempotency-Key": "12345678"}
+    answer = ann.client.post(DECLARE, json=body, headers=headers)
+    assert answer.status_code == 201
+    work = ann.receipt(answer.json()["contribution"]["id"])["work"]
+    assert (work["dataset"], work["task"]) == ("\x01\x7fä", "💩")
+
+
 def test_scores_are_kept_with_their_mean(repo: Repository) -> None:
     eva = repo.client(repo.token("eva", "evaluator"))
     report = {"suite": "s", "protocol": "frozen", "scores": {"a": 10.0, "b": 20.0}}

@@ -24,6 +24,8 @@ STATUS: Mapping[str, int] = {
     "unauthenticated": 401,
     "token_expired": 401,
     "forbidden": 403,
+    # And not 429: trying again blindly does not help.
+    "quota_exceeded": 403,
     "invalid_request": 422,
     "conflict": 409,
     "model_exists": 409,
@@ -44,6 +46,7 @@ STATUS: Mapping[str, int] = {
     "contribution_rejected": 422,
     "bad_model": 422,
     "bad_data": 422,
+    "bad_backup": 422,
     "training_failed": 500,
     "storage_full": 507,
     "storage_unavailable": 503,

@@ -7,16 +7,22 @@ from typing import Annotated
 import typer
 
 from coldfusion_server.cli import (
+    db,
     doctor,
     fuse,
+    gc,
+    health,
     methods,
     migrate,
     model,
     openapi,
     round,
+    scheduler,
     settings,
     token,
     up,
+    usage,
+    worker,
 )
 from coldfusion_shared import __version__
 
@@ -47,12 +53,18 @@ def _root(
 
 
 app.command("up")(up.up)
+app.command("scheduler")(scheduler.scheduler)
+app.command("worker")(worker.worker)
 app.command("migrate")(migrate.migrate)
 app.add_typer(model.app, name="model")
 app.add_typer(round.app, name="round")
 app.add_typer(token.app, name="token")
+app.add_typer(db.app, name="db")
 app.command("fuse")(fuse.fuse)
 app.command("methods")(methods.methods)
+app.command("gc")(gc.gc)
+app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)
+app.command("health")(health.health)
 app.command("settings")(settings.settings)
 app.command("openapi")(openapi.openapi)

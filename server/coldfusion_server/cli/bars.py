@@ -1,15 +1,17 @@
-"""Bars for long work, by bytes: one a phase, on standard error, for people only."""
+"""Bars for long work, on standard error, for people only: by bytes, one a phase, or by rows."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    FileSizeColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -50,5 +52,45 @@ def phase_bars(phases: Sequence[str], total: int) -> Iterator[Report]:
                 begun.add(phase)
                 bars.start_task(tasks[phase])
             bars.update(tasks[phase], advance=size)
+
+        yield advance
+
+
+@contextmanager
+def row_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many rows are done, of how many; the caller tells both."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show how many things, and how many bytes of them, there were so far: the sum is not known."""
+    if not sys.stderr.isatty():
+        yield lambda size: None
+        return
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        TextColumn("{task.fields[things]:,} objects,"),
+        FileSizeColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task, things = bars.add_task(what, total=None, things=0), 0
+
+        def advance(size: int) -> None:
+            nonlocal things
+            things += 1
+            bars.update(task, advance=size, things=things)
 
         yield advance

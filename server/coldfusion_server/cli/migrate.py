@@ -15,8 +15,10 @@ def migrate(
     from coldfusion_server.settings import load_settings
 
     context = open_context(load_settings(data_dir=data_dir, database_url=database_url))
-    before, after = upgrade(context.database)
-    context.close()
+    try:
+        before, after = upgrade(context.database)
+    finally:
+        context.close()
     changed = f"upgraded from {before or 'nothing'} to {after}"
     show(
         {"before": before, "after": after},

@@ -25,6 +25,8 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", help="SQLAlchemy URL; default: SQLite in the data folder."),
 ]
+LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Write logs as JSON lines.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")

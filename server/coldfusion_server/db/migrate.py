@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 import coldfusion_server
 from coldfusion_server.db.database import Database, named_errors
@@ -25,7 +26,12 @@ def migrations_folder() -> Path:
 def current_revision(database: Database) -> str | None:
     """Return the revision that the database is at; null if it is empty."""
     with named_errors(), database.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return revision_of(connection)
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision as the connection's transaction sees it; null if there are no tables."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def newest_revision() -> str:
@@ -44,7 +50,7 @@ def check_revision(database: Database) -> None:
         DataFolderTooNew: a newer version of coldfusion has written it.
     """
     current = current_revision(database)
-    _check_known(current)
+    check_known(current)
     if current != newest_revision():
         raise ConfigurationError(
             "The database has not been made, or not brought up to date.",
@@ -56,20 +62,32 @@ def migrate(database: Database) -> tuple[str | None, str]:
     """
     Upgrade the database and return the revisions before and after.
 
+    Of several processes that start at once, one does it and the others wait.
+
     Raises:
         DataFolderTooNew: a newer version of coldfusion has written it.
     """
-    before, target = current_revision(database), newest_revision()
-    _check_known(before)
-    if before != target:
-        config = Config(attributes={"url": database.url})
-        config.set_main_option("script_location", str(migrations_folder()))
-        with named_errors():
-            command.upgrade(config, "head")
+    with database.alone() as session:
+        connection = session.connection()
+        before, target = revision_of(connection), newest_revision()
+        check_known(before)
+        if before != target:
+            upgrade(connection, target)
     return before, target
 
 
-def _check_known(revision: str | None) -> None:
+def upgrade(connection: Connection, revision: str) -> None:
+    """Upgrade to `revision` inside the connection's transaction."""
+    command.upgrade(_config(connection), revision)
+
+
+def empty(connection: Connection) -> None:
+    """Take all tables away, inside the connection's transaction."""
+    command.downgrade(_config(connection), "base")
+
+
+def check_known(revision: str | None) -> None:
+    """Raise `DataFolderTooNew` if a newer version of coldfusion has made `revision`."""
     scripts = ScriptDirectory(str(migrations_folder()))
     known = {script.revision for script in scripts.walk_revisions()}
     if revision is not None and revision not in known:
@@ -78,3 +96,9 @@ def _check_known(revision: str | None) -> None:
             hint="It was written by a newer coldfusion; install that version, or use another "
             "--data-dir.",
         )
+
+
+def _config(connection: Connection) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(migrations_folder()))
+    return config

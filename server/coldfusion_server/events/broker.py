@@ -35,13 +35,13 @@ class Broker:
         self.stopped = False
 
     async def run(self) -> None:
-        """Read and hand out until cancelled."""
-        while True:
+        """Read and hand out until cancelled, or stopped: then a read under way ends first."""
+        while not self.stopped:
             with suppress(ColdFusionError):  # A database that is away comes back.
                 self.last = await anyio.to_thread.run_sync(self._newest)
                 break
             await asyncio.sleep(POLL_SECONDS)
-        while True:
+        while not self.stopped:
             try:
                 for event in await anyio.to_thread.run_sync(self._read):
                     self._hand_out(event)

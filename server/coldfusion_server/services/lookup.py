@@ -23,7 +23,7 @@ def find_model(session: Session, name: str, principal: Principal | None) -> Mode
     Raises:
         ModelNotFound: there is none, or `principal` may not know of it.
     """
-    row = session.scalar(select(ModelRow).where(ModelRow.name == name))
+    row = session.scalar(select(ModelRow).where(ModelRow.name == searchable(name)))
     if row is None or not may_read(row, principal):
         raise ModelNotFound(
             f"There is no model {name[:100]!r} here, or you may not see it.",
@@ -73,6 +73,11 @@ def find_round(session: Session, model: ModelRow, number: str) -> RoundRow:
     if row is None:
         raise RoundNotFound(f"{model.name} has no round {number[:20]!r}.")
     return row
+
+
+def searchable(text: str) -> str:
+    """Return `text` as what can be looked for: no name has a NUL, and PostgreSQL refuses one."""
+    return "" if "\0" in text else text
 
 
 def _number(version: str) -> int:

@@ -14,7 +14,9 @@ from coldfusion_server.db.tables import ContributionRow, ModelRow, RoundRow
 from coldfusion_server.events import outbox
 from coldfusion_server.services import bases, cards, paging, rounds
 from coldfusion_server.services.context import SOFTWARE, Context
+from coldfusion_server.services.garbage import check_stored
 from coldfusion_server.services.lookup import find_model, policy_of
+from coldfusion_server.services.references import refer
 from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import InvalidRequest, ModelExists
@@ -63,6 +65,8 @@ def create_model(
     manifest = cards.with_card(ctx, manifest)
     try:
         with ctx.database.write() as session:
+            refer(session)
+            check_stored(ctx, manifest.files)
             model = ModelRow(
                 name=name, public=public, policy=policy.model_dump(), created_at=now, current=0
             )

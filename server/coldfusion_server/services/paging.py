@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import BigInteger, Select, literal
 from sqlalchemy.orm import Session
 
 from coldfusion_shared.errors import InvalidRequest
@@ -46,7 +46,8 @@ def page(
     if window.cursor is not None:
         if not window.cursor.isascii() or not window.cursor.isdigit() or len(window.cursor) > 18:
             raise InvalidRequest("The cursor is not one that this server gave out.")
-        query = query.where(key < int(window.cursor))
+        # A cursor may be larger than any id; PostgreSQL takes no such number for the column's type.
+        query = query.where(key < literal(int(window.cursor), BigInteger))
     limit = min(window.limit, MAX_LIMIT)
     rows = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()
     more = len(rows) > limit

@@ -230,4 +230,6 @@ def _close(session: Session, now: datetime, model: ModelRow, row: RoundRow) -> N
 
 def _locked(session: Session, round_id: int) -> RoundRow:
     """Return the round, locked: contributions are accepted under this lock, too."""
-    return session.scalars(select(RoundRow).where(RoundRow.id == round_id).with_for_update()).one()
+    query = select(RoundRow).where(RoundRow.id == round_id).with_for_update()
+    # As it is behind the lock: the session may know it as it was before.
+    return session.scalars(query.execution_options(populate_existing=True)).one()

@@ -61,27 +61,20 @@ def create_token(
             f"{name[:100]!r} cannot be a contributor's name.",
             hint="Use letters, digits, '.', '_' and '-', 100 characters at most.",
         )
-    token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-    token = f"cf_{token_id}_{secret}"
-    now = ctx.now()
     try:
-        expires_at = None if lifetime is None else now + lifetime
+        expires_at = None if lifetime is None else ctx.now() + lifetime
     except OverflowError:
         raise InvalidRequest("The token's lifetime is too long.") from None
     with ctx.database.write() as session:
-        contributor = _contributor(session, name, now)
-        session.add(
-            TokenRow(
-                id=token_id,
-                contributor_id=contributor.id,
-                role=role.value,
-                sha256=_digest(token),
-                created_at=now,
-                expires_at=expires_at,
-                revoked_at=None,
-            )
-        )
-    return token, expires_at
+        return _new_token(session, name, role, ctx.now(), expires_at), expires_at
+
+
+def create_first_token(ctx: Context, name: str) -> str | None:
+    """Make an admin's token where there is none of anybody yet; of several processes, one does."""
+    with ctx.database.alone() as session:
+        if session.scalar(select(TokenRow.id).limit(1)) is not None:
+            return None
+        return _new_token(session, name, Role.ADMIN, ctx.now(), None)
 
 
 def revoke_token(ctx: Context, name_or_id: str) -> int:
@@ -177,6 +170,25 @@ def _wrong_token() -> Unauthenticated:
         "The token is not valid.",
         hint="Check that it was copied whole and not revoked; log in again with a new one.",
     )
+
+
+def _new_token(
+    session: Session, name: str, role: Role, now: datetime, expires_at: datetime | None
+) -> str:
+    token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    token = f"cf_{token_id}_{secret}"
+    session.add(
+        TokenRow(
+            id=token_id,
+            contributor_id=_contributor(session, name, now).id,
+            role=role.value,
+            sha256=_digest(token),
+            created_at=now,
+            expires_at=expires_at,
+            revoked_at=None,
+        )
+    )
+    return token
 
 
 def _contributor(session: Session, name: str, now: datetime) -> ContributorRow:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, FiniteFloat
 
 from coldfusion_shared.schemas.common import (
+    NO_NUL,
     ModelName,
     Request,
     Response,
@@ -107,7 +108,7 @@ class EvaluationReport(Request):
         }
     )
 
-    suite: Annotated[str, Field(min_length=1, max_length=100)]
+    suite: Annotated[str, Field(min_length=1, max_length=100, pattern=NO_NUL)]
     protocol: Literal["frozen", "finetuned", "few-shot"] = Field(
         description="frozen: linear probing of the body"
     )

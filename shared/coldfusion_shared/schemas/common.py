@@ -56,7 +56,9 @@ Sha256 = Annotated[
     Field(description="SHA-256, 64 lower-case hexadecimal digits"),
 ]
 Size = Annotated[int, Field(ge=0, le=2**50, description="bytes")]
-Text = Annotated[str, StringConstraints(max_length=500)]
+# PostgreSQL keeps no NUL in a text.
+NO_NUL = r"^[^\x00]*$"
+Text = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)]
 
 
 class Request(BaseModel):
