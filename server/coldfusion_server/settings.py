@@ -22,7 +22,13 @@ MIB = 2**20
 class Settings(BaseSettings):
     """All that an operator can set; each field is also ``COLDFUSION_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="COLDFUSION_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="COLDFUSION_",
+        # Compose files pass on what nobody has set as empty.
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+    )
 
     data_dir: Path = Field(
         default=Path("coldfusion-data"),
@@ -102,7 +108,8 @@ class Settings(BaseSettings):
         default=256 * MIB, description="free disk space under which no upload is taken"
     )
     quota_bytes: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="bytes that one contributor may have stored; not set: any"
+        default=None,
+        description="bytes that one contributor may have stored or on the way; not set: any",
     )
     quota_uploads: Annotated[int, Field(ge=1)] | None = Field(
         default=20, description="unfinished uploads that one contributor may have at a time"
@@ -110,8 +117,10 @@ class Settings(BaseSettings):
     gc_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="hours between two garbage collections; 0: only by hand"
     )
-    gc_grace_hours: Annotated[float, Field(ge=0)] = Field(
-        default=24.0, description="hours for which an object that nothing needs is kept"
+    gc_grace_hours: Annotated[float, Field(ge=1)] = Field(
+        default=24.0,
+        description="hours for which an object that nothing needs is kept; more than a fuse or a "
+        "new model takes to store what it makes",
     )
     scheduler_seconds: Annotated[float, Field(gt=0)] = Field(
         default=0.5, description="pause between two looks at the open rounds"

@@ -57,6 +57,7 @@ class Repository:
         self.faults: list[Fault] = []
         self.requests: list[httpx.Request] = []
         self.role = "contributor"
+        self.usage: dict[str, Any] | None = None  # what an older server does not know
         self.verdict: dict[str, Any] = {"state": "accepted"}
         self.screened_after = 1
         self.events: list[dict[str, Any]] = []
@@ -103,6 +104,7 @@ class Repository:
     def _route(self, request: httpx.Request) -> httpx.Response:
         routes: list[tuple[str, str, Callable[..., httpx.Response]]] = [
             ("GET", r"/v1/whoami", self._whoami),
+            ("GET", r"/v1/usage/me", self._usage),
             ("GET", r"/v1/models", self._models),
             ("GET", rf"/v1/models/{MODEL}", self._model),
             ("GET", rf"/v1/models/{MODEL}/rounds/(\w+)", self._round),
@@ -128,6 +130,11 @@ class Repository:
         if not self._authorised(request):
             return problem(401, "unauthenticated", "The token is not valid.")
         return httpx.Response(200, json={"name": "ann", "role": self.role, "expires_at": None})
+
+    def _usage(self, request: httpx.Request) -> httpx.Response:
+        if self.usage is None:
+            return problem(404, "not_found", "This server is older than quotas.")
+        return httpx.Response(200, json={"contributor": "ann", **self.usage})
 
     def _models(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"items": [self._model_json()], "next_cursor": None})

@@ -231,6 +231,18 @@ def test_push_and_status(run: Run, logged_in: str, repository: Repository) -> No
     assert "state: accepted" in run("status", "c0").out
 
 
+def test_status_shows_the_quota(run: Run, logged_in: str, repository: Repository) -> None:
+    assert run("status", "--json").json["usage"] is None
+    repository.usage = {"quota_bytes": None, "quota_uploads": None}
+    assert "In use" not in run("status").err
+    repository.usage = {
+        "kept_bytes": 2_000_000, "unfinished_bytes": 500_000, "uploads": 1,
+        "quota_bytes": 10_000_000, "quota_uploads": 20,
+    }  # fmt: skip
+    assert "In use: 2.5 MB of 10.0 MB, 1 of 20 unfinished uploads." in run("status").err
+    assert run("status", "--json").json["usage"]["quota_uploads"] == 20
+
+
 def test_tensors_at_fault_are_named(run: Run, logged_in: str) -> None:
     Path("model").mkdir()
     Path("model/model.safetensors").write_bytes(weights(0.5, encoder_bias=(9,)))

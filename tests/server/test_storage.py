@@ -177,6 +177,10 @@ class TestObjects:
         store.put([b"twice"])
         (second,) = store.objects()
         assert second.stored_at > first.stored_at
+        # A HEAD tells whole seconds.
+        asked = store.stored_at(second.sha256)
+        assert asked is not None and abs(asked - second.stored_at) < timedelta(seconds=1)
+        assert store.stored_at("0" * 64) is None
 
     def test_clients_are_sent_to_a_file_or_a_url(self, store: ObjectStore) -> None:
         digest = store.put([b"to be fetched"]).sha256

@@ -43,6 +43,12 @@ Optimizer = Annotated[
 OptimizerParam = Annotated[
     list[str] | None, typer.Option(help="Parameter of the optimizer, NAME=VALUE; repeatable.")
 ]
+KeepContributions = Annotated[
+    str | None,
+    typer.Option(
+        help="Rounds, the newest, whose contributions' files are kept, 0: none; or forever."
+    ),
+]
 Pull = Annotated[
     float | None, typer.Option(help="Share of the way back to the pretrained model, 0 to 1.")
 ]
@@ -63,6 +69,7 @@ def create(
     optimizer: Optimizer = None,
     optimizer_param: OptimizerParam = None,
     pull: Pull = None,
+    keep_contributions: KeepContributions = None,
     public: Annotated[
         bool, typer.Option("--public/--private", help="Whether bases can be read without a token.")
     ] = False,
@@ -76,7 +83,8 @@ def create(
 
     server_lr = None if server_lr == "default" else server_lr
     recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
-    policy = make_policy({**_closing(min_contributions, max_contributions, deadline), **recipe})
+    closing = _closing(min_contributions, max_contributions, deadline)
+    policy = make_policy({**closing, **recipe, **_keeping(keep_contributions)})
     with opened(data_dir, database_url) as context, fetched(source) as (folder, origin):
         model = create_model(context, name, folder, origin, policy, public=public)
     show(
@@ -99,20 +107,23 @@ def policy(
     optimizer: Optimizer = None,
     optimizer_param: OptimizerParam = None,
     pull: Pull = None,
+    keep_contributions: KeepContributions = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """
-    Change how a model's rounds close and fuse, from its open round on.
+    Change how a model's rounds close and fuse, from its open round on, and what is kept.
 
     What is not given stays as it is; another method or optimizer starts with its own defaults.
+    What garbage collection has erased by then does not come back.
     """
     from coldfusion_server.cli.operator import OPERATOR
     from coldfusion_server.services.models import get_model, make_policy, set_policy
 
     recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
     changes = {**_closing(min_contributions, max_contributions, deadline), **recipe}
+    kept = _keeping(keep_contributions)
     with opened(data_dir, database_url) as context:
         before = get_model(context, name, OPERATOR).policy.model_dump()
         for chosen, parameters in RECIPE_PAIRS:
@@ -121,11 +132,12 @@ def policy(
         given = {key: value for key, value in changes.items() if value is not None}
         if given.get("server_lr") == "default":
             given["server_lr"] = before["server_lr"] = None
-        model = set_policy(context, name, make_policy({**before, **given}), OPERATOR)
+        model = set_policy(context, name, make_policy({**before, **given, **kept}), OPERATOR)
     rows = list(model.policy.model_dump(mode="json").items())
     show(model.model_dump(mode="json"), as_json, table(("POLICY", "VALUE"), rows))
 
 
+FOREVER = "forever"
 # A choice, and the parameters that belong to it.
 RECIPE_PAIRS = (("method", "parameters"), ("optimizer", "optimizer_parameters"))
 
@@ -137,6 +149,13 @@ def _closing(least: int | None, most: int | None, deadline: str | None) -> dict[
         "max_contributions": most,
         "deadline_seconds": None if limit is None else int(limit.total_seconds()),
     }
+
+
+def _keeping(rounds: str | None) -> dict[str, Any]:
+    """Return what is said of keeping, in a dictionary that is empty if nothing is."""
+    if rounds is None:
+        return {}
+    return {"keep_contributions": None if rounds == FOREVER else number_or_word(rounds)}
 
 
 def _recipe(

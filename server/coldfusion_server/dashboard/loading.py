@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coldfusion_server.dashboard import words
 from coldfusion_server.dashboard.scores import Series, series
-from coldfusion_server.services import bases, contributions, evaluations, models, rounds
+from coldfusion_server.services import bases, contributions, evaluations, models, rounds, usage
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.paging import Window
 from coldfusion_server.services.tokens import Principal
@@ -16,6 +16,7 @@ from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.contributions import Contribution
 from coldfusion_shared.schemas.models import Model
 from coldfusion_shared.schemas.rounds import Round
+from coldfusion_shared.schemas.usage import ModelUsage
 
 NEWEST = Window(limit=1)
 # v0 and this many of the newest bases are compared; on the overview fewer.
@@ -114,6 +115,10 @@ class Reader:
             rounds.list_rounds(self.ctx, model.name, self.who, past),
             bases.list_bases(self.ctx, model.name, self.who, versions),
         )
+
+    def usage(self, model: Model) -> ModelUsage:
+        """Return what the model's bases and contributions take."""
+        return usage.model_usage(self.ctx, model.name, self.who)
 
     def contribution(self, number: str) -> Contribution:
         """Return one contribution."""

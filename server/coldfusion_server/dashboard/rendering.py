@@ -36,6 +36,7 @@ EVENTS = (
     "round.opened",
     *(f"round.{state}" for state in RoundState),
     *(f"contribution.{state}" for state in ContributionState),
+    "contribution.erased",
 )
 
 

@@ -22,7 +22,7 @@ READ = ["GET", "HEAD"]
 MODELS, CONTRIBUTIONS, HISTORY = 24, 50, 20
 
 Cursor = Annotated[str | None, Query(max_length=20)]
-ModelPart = Literal["current", "round", "scores", "history"] | None
+ModelPart = Literal["current", "round", "scores", "history", "storage"] | None
 
 
 def _reader(ctx: Ctx, who: Who) -> Reader:
@@ -68,6 +68,8 @@ def model(
         values["view"] = read.round(found, None, Window(contributions, CONTRIBUTIONS))
     if part in (None, "history"):
         values["history"] = read.history(found, Window(rounds, HISTORY), Window(bases, HISTORY))
+    if part in (None, "storage"):
+        values["usage"] = read.usage(found)
     return page(request, f"parts/{part}.html" if part else "model.html", **values)
 
 

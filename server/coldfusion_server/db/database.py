@@ -73,10 +73,10 @@ class Database:
       waited, and every service would have to be tried again.
 
     Nothing waits in a circle, because all take locks in one order: the advisory lock of references
-    (see `services.references`), lease, round, then the round's contributions, the contributor, then
-    the advisory lock of the events. Publishing holds that one while it goes on
-    to its model and contributions; whoever else changes those has their round first, or waits for
-    no event behind them.
+    (see `services.references`), lease, round, the round's contributions, the contributor, then the
+    advisory lock of the events. Publishing holds that one while it goes on to its model and
+    contributions; whoever else changes those has their round first, or waits for no event behind
+    them.
     """
 
     def __init__(self, url: str, *, pool: int = 10, overflow: int = 20) -> None:

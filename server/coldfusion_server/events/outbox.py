@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, func, literal, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import EventRow
@@ -31,7 +31,9 @@ def append(
 
 def after(session: Session, last: int, limit: int, model: str | None = None) -> list[Event]:
     """Return the events with ids above `last`, oldest first, `limit` at most."""
-    query = select(EventRow).where(EventRow.id > last).order_by(EventRow.id).limit(limit)
+    # The number that a watcher sends may be larger than any id, and than the column's type.
+    query = select(EventRow).where(EventRow.id > literal(last, BigInteger))
+    query = query.order_by(EventRow.id).limit(limit)
     if model is not None:
         query = query.where(EventRow.model == model)
     return [

@@ -173,8 +173,16 @@ def _expire(ctx: Context, contribution: str) -> bool:
 
 
 def sweep_uploads(ctx: Context) -> int:
+    """Remove the bytes of uploads that nothing waits for any more; return how many there were."""
+    abandoned = abandoned_uploads(ctx)
+    for key in abandoned:
+        ctx.store.discard_upload(key)
+    return len(abandoned)
+
+
+def abandoned_uploads(ctx: Context) -> list[str]:
     """
-    Remove the bytes of uploads that nothing waits for any more; return how many there were.
+    Return the keys of uploads that nothing waits for any more.
 
     A contribution that was decided on while its bytes were arriving leaves some behind.
     """
@@ -185,10 +193,7 @@ def sweep_uploads(ctx: Context) -> int:
             session.scalars(select(ContributionRow.id).where(ContributionRow.state.in_(needed)))
         )
     # Listed before the database was asked: an upload that began in between is not in the list.
-    abandoned = [key for key in keys if key.split(".", 1)[0] not in waiting]
-    for key in abandoned:
-        ctx.store.discard_upload(key)
-    return len(abandoned)
+    return [key for key in keys if key.split(".", 1)[0] not in waiting]
 
 
 def move(
@@ -276,6 +281,7 @@ def to_schema(row: ContributionRow) -> Contribution:
         findings=[Finding.model_validate(finding) for finding in row.findings],
         weight=row.weight,
         result=None if row.result_number is None else f"v{row.result_number}",
+        erased_at=min((f.erased_at for f in row.files if f.erased_at), default=None),
     )
 
 
@@ -327,8 +333,8 @@ def _own(session: Session, contribution: str, principal: Principal | None) -> Co
     return row
 
 
-def tell(session: Session, now: datetime, row: ContributionRow) -> None:
-    """Add the event of the contribution's present state to the caller's transaction."""
+def tell(session: Session, now: datetime, row: ContributionRow, what: str | None = None) -> None:
+    """Add an event to the caller's transaction: `what` happened, by default its present state."""
     data = {
         "contribution": row.id,
         "round": row.round.number,
@@ -336,5 +342,4 @@ def tell(session: Session, now: datetime, row: ContributionRow) -> None:
         "state": ContributionState(row.state).value,
         "reason": row.reason,
     }
-    kind = f"contribution.{data['state']}"
-    outbox.append(session, now, kind, row.model.name, data)
+    outbox.append(session, now, f"contribution.{what or data['state']}", row.model.name, data)

@@ -21,6 +21,8 @@ from coldfusion_server.services.context import Context
 from coldfusion_server.services.contributions import already_contributed, outdated, tell, to_schema
 from coldfusion_server.services.lookup import find_base, find_model, manifest_of
 from coldfusion_server.services.parts import check_room
+from coldfusion_server.services.quotas import check_quota
+from coldfusion_server.services.references import refer
 from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import IdempotencyMismatch, InvalidRequest, TooLarge
@@ -55,7 +57,7 @@ def declare(
         BaseOutdated: it was made from another base than the open round's.
         AlreadyContributed: the same file was contributed before.
         IdempotencyMismatch: the key came before with another declaration.
-        TooLarge, StorageFull: it cannot be taken.
+        TooLarge, QuotaExceeded, StorageFull: it cannot be taken.
     """
     who = require(principal, Role.CONTRIBUTOR)
     if not 8 <= len(key) <= 128 or not key.isascii() or not key.isprintable():
@@ -63,6 +65,7 @@ def declare(
     request = _request_digest(name, declaration)
     try:
         with ctx.database.write() as session:
+            refer(session)
             model = find_model(session, name, principal)
             # Before the look at the key: of equal requests at once one makes the row, and the
             # others, who wait here for its transaction, find it.
@@ -104,6 +107,7 @@ def _new_row(
     base_files = manifest_of(base).files
     weights = _check_files(ctx, base_files, declaration.files)
     _check_not_contributed(session, model, weights)
+    check_quota(ctx, session, who, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
     row = ContributionRow(
         id=secrets.token_hex(8),
@@ -165,7 +169,7 @@ def _check_files(ctx: Context, base_files: list[FileEntry], files: list[FileEntr
     for file in files:
         _check_size(base_files, file)
     # Twice: the parts, and the object that is made of them.
-    check_room(ctx, 2 * sum(file.size for file in files if not _is_here(base_files, file)))
+    check_room(ctx, 2 * _bytes_to_send(base_files, files))
     return files[names.index(WEIGHTS_FILE)]
 
 
@@ -179,6 +183,10 @@ def _check_size(base_files: list[FileEntry], file: FileEntry) -> None:
             f"{file.path} has {file.size} bytes; for this base {limit} are the most.",
             hint="Send the body alone, in float32 or the base's own dtype.",
         )
+
+
+def _bytes_to_send(base_files: list[FileEntry], files: list[FileEntry]) -> int:
+    return sum(file.size for file in files if not _is_here(base_files, file))
 
 
 def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:

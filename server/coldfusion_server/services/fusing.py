@@ -21,7 +21,9 @@ from sqlalchemy.orm import Session
 from coldfusion_server.db.tables import BaseRow, ContributionRow, ModelRow, RoundRow
 from coldfusion_server.services import bases, cards, contributions, leases, rounds
 from coldfusion_server.services.context import SOFTWARE, Context
+from coldfusion_server.services.garbage import check_stored
 from coldfusion_server.services.lookup import find_base, manifest_of
+from coldfusion_server.services.references import refer
 from coldfusion_server.storage import ObjectWriter
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
@@ -119,6 +121,7 @@ def _go_on(ctx: Context, round_id: int, lease: leases.Lease) -> None:
     if state == RoundState.FUSING:
         candidate = _fuse(ctx, _read_input(ctx, round_id), lease)
         with ctx.database.write() as session:
+            refer(session)
             row = session.get_one(RoundRow, round_id)
             rounds.advance(
                 session,
@@ -130,7 +133,17 @@ def _go_on(ctx: Context, round_id: int, lease: leases.Lease) -> None:
             )
         state = RoundState.EVALUATING
     if state == RoundState.EVALUATING:
+        _check_candidate(ctx, round_id)
         _publish(ctx, round_id, lease)
+
+
+def _check_candidate(ctx: Context, round_id: int) -> None:
+    """Raise `StorageUnavailable` unless all of it is stored; from here on nothing removes it."""
+    with ctx.database.read() as session:
+        candidate = session.get_one(RoundRow, round_id).candidate
+    assert candidate is not None, "evaluating begins with a candidate"
+    manifest = Manifest.model_validate_json(candidate)
+    check_stored(ctx, [*manifest.files, *manifest.master, *manifest.optimizer_state])
 
 
 def _begin(ctx: Context, round_id: int, lease: leases.Lease) -> RoundState:

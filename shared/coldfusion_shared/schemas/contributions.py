@@ -100,6 +100,9 @@ class Contribution(Response):
     findings: list[Finding]
     weight: float | None = Field(description="its weight in the fuse")
     result: Version | None = Field(description="the base that it went into")
+    erased_at: datetime | None = Field(
+        default=None, description="when its bytes were given up; null: they are kept"
+    )
 
 
 class Part(Response):

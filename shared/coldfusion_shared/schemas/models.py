@@ -12,7 +12,7 @@ from coldfusion_shared.schemas.recipes import Recipe
 
 
 class Policy(Recipe):
-    """How a model's rounds close and how they are fused."""
+    """How a model's rounds close, how they are fused, and what is kept of them."""
 
     min_contributions: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=2, description="a round never closes by itself with fewer accepted contributions"
@@ -26,6 +26,12 @@ class Policy(Recipe):
         default=None,
         description="a round that has its minimum closes this long after it opened; null: no "
         "waiting for time",
+    )
+
+    keep_contributions: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None,
+        description="the newest rounds whose fused contributions' files are kept, 0: none; null: "
+        "for ever. All bases are always kept",
     )
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ class S3Store:
 
     def stored_at(self, digest: str) -> datetime | None:
         """Return when the object was written."""
-        return self.bucket.written_at(OBJECTS + digest)
+        return self.bucket.written_at(object_key(digest))
 
     def source(self, digest: str) -> ByteSource:
         """Open the object for reading ahead."""

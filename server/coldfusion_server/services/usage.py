@@ -1,0 +1,152 @@
+"""Who uses how much of the store, by what the database knows: the store itself is not asked."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from coldfusion_server.db.tables import (
+    BaseRow,
+    ContributionFileRow,
+    ContributionRow,
+    ContributorRow,
+    ModelRow,
+)
+from coldfusion_server.services import references
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.lookup import find_model
+from coldfusion_server.services.tokens import Principal, require
+from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.schemas.usage import ContributorUsage, ModelUsage, OwnUsage, Usage
+
+_UNFINISHED = ContributionRow.state == ContributionState.DECLARED
+
+
+def model_usage(ctx: Context, name: str, principal: Principal | None) -> ModelUsage:
+    """Return what the bases and contributions of one model take."""
+    with ctx.database.read() as session:
+        return _of_model(session, find_model(session, name, principal))
+
+
+def all_usage(ctx: Context, principal: Principal | None) -> Usage:
+    """Return what everything takes; for maintainers."""
+    require(principal, Role.MAINTAINER)
+    with ctx.database.read() as session:
+        models = session.scalars(select(ModelRow).order_by(ModelRow.name)).all()
+        return Usage(
+            total_bytes=_total_bytes(session),
+            models=[_of_model(session, model) for model in models],
+            contributors=_contributors(session),
+        )
+
+
+def own_usage(ctx: Context, principal: Principal | None) -> OwnUsage:
+    """Return what the caller has stored and on the way, and how much that may be."""
+    who = require(principal, Role.READER)
+    with ctx.database.read() as session:
+        mine = of_contributor(session, who)
+    return OwnUsage(
+        **mine.model_dump(),
+        quota_bytes=ctx.settings.quota_bytes,
+        quota_uploads=ctx.settings.quota_uploads,
+    )
+
+
+def of_contributor(session: Session, who: Principal) -> ContributorUsage:
+    """Return what one contributor has stored and on the way, over all models."""
+    found = _contributors(session, ContributionRow.contributor_id == who.contributor_id)
+    return found[0] if found else ContributorUsage(contributor=who.name)
+
+
+def _of_model(session: Session, model: ModelRow) -> ModelUsage:
+    of_model = ContributionRow.model_id == model.id
+    bases = references.base_objects(session, BaseRow.model_id == model.id)
+    contributors = _contributors(session, of_model)
+    count = select(func.count()).select_from(BaseRow).where(BaseRow.model_id == model.id)
+    return ModelUsage(
+        model=model.name,
+        bases=session.scalar(count) or 0,
+        base_bytes=sum(bases.values()),
+        contributions=sum(item.contributions for item in contributors),
+        kept_bytes=sum(_kept(session, of_model).values()),
+        uploads=sum(item.uploads for item in contributors),
+        unfinished_bytes=sum(item.unfinished_bytes for item in contributors),
+        contributors=contributors,
+    )
+
+
+def _total_bytes(session: Session) -> int:
+    objects = references.base_objects(session) | _kept(session)
+    unfinished = references.stored_files(select(func.sum(ContributionFileRow.size))).where(
+        _UNFINISHED
+    )
+    return sum(objects.values()) + _whole(session.scalar(unfinished))
+
+
+def _kept(session: Session, *where: ColumnElement[bool]) -> dict[str, int]:
+    """Return the objects of kept contributions: sizes in bytes by digest."""
+    query = references.stored_files(
+        select(ContributionFileRow.sha256, ContributionFileRow.size)
+    ).where(references.needed_files(session), ~_UNFINISHED, *where)
+    return {digest: size for digest, size in session.execute(query.distinct())}
+
+
+def _contributors(session: Session, *where: ColumnElement[bool]) -> list[ContributorUsage]:
+    """Return each contributor's part, the largest first."""
+    needed = references.needed_files(session)
+    # A file that one contributor sent several times is one object.
+    files = (
+        references.stored_files(
+            select(
+                ContributionRow.contributor_id, ContributionFileRow.sha256, ContributionFileRow.size
+            )
+        )
+        .where(needed, ~_UNFINISHED, *where)
+        .distinct()
+        .subquery()
+    )
+    kept = select(files.c.contributor_id, func.sum(files.c.size)).group_by(files.c.contributor_id)
+    arriving = (
+        references.stored_files(
+            select(ContributionRow.contributor_id, func.sum(ContributionFileRow.size))
+        )
+        .where(_UNFINISHED, *where)
+        .group_by(ContributionRow.contributor_id)
+    )
+    kept_bytes = {key: _whole(size) for key, size in session.execute(kept)}
+    unfinished_bytes = {key: _whole(size) for key, size in session.execute(arriving)}
+    contributions = _counts(session, needed, ~_UNFINISHED, *where)
+    uploads = _counts(session, _UNFINISHED, *where)
+    found = [
+        ContributorUsage(
+            contributor=name,
+            contributions=contributions.get(key, 0),
+            kept_bytes=kept_bytes.get(key, 0),
+            uploads=uploads.get(key, 0),
+            unfinished_bytes=unfinished_bytes.get(key, 0),
+        )
+        for key, name in _names(session, contributions.keys() | uploads.keys())
+    ]
+    return sorted(
+        found, key=lambda item: (-item.kept_bytes - item.unfinished_bytes, item.contributor)
+    )
+
+
+def _counts(session: Session, *where: ColumnElement[bool]) -> dict[int, int]:
+    """Return the number of contributions for which `where` holds, by contributor."""
+    number = func.count(ContributionRow.id.distinct())
+    query = references.stored_files(select(ContributionRow.contributor_id, number)).where(*where)
+    return {
+        key: count for key, count in session.execute(query.group_by(ContributionRow.contributor_id))
+    }
+
+
+def _names(session: Session, ids: set[int]) -> list[tuple[int, str]]:
+    query = select(ContributorRow.id, ContributorRow.name).where(ContributorRow.id.in_(ids))
+    return [(key, name) for key, name in session.execute(query)]
+
+
+def _whole(size: object) -> int:
+    """Return a sum of sizes: null where there is none, and PostgreSQL's are decimals."""
+    return int(str(size or 0))
