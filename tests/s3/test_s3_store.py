@@ -152,7 +152,7 @@ def test_a_missing_bucket_is_named(rgw: S3Options) -> None:
 def test_a_bucket_without_permission_is_named(rgw: S3Options, ceph_server: S3Server) -> None:
     access, secret = ceph_server.other_user()
     error = failure(replace(rgw, access_key=access, secret_key=secret))
-    assert "AccessDenied" in error.message
+    assert error.message.endswith("AccessDenied.")
     assert "write" in str(error.hint)
 
 

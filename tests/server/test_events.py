@@ -200,10 +200,10 @@ def test_a_watcher_that_falls_far_behind_is_cut_off_and_no_other(
 
     async def watch() -> tuple[int, int]:
         async with running(repo) as broker:
-            slow = broker.watch(lambda _: True, None)
-            quick = broker.watch(lambda _: True, None)
+            before = await broker.newest()
+            slow = broker.watch(lambda _: True, before)
+            quick = broker.watch(lambda _: True, before)
             firsts = [asyncio.ensure_future(anext(w)) for w in (slow, quick)]
-            await asyncio.sleep(0.05)
             await asyncio.to_thread(add, repo, 1)
             for first in firsts:
                 await first

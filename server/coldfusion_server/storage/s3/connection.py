@@ -175,7 +175,8 @@ def s3_errors(options: S3Options) -> Iterator[None]:
 
 def _refusal(options: S3Options, error: ClientError) -> StorageUnavailable | StorageFull:
     code = code_of(error)
-    said = str(error.response.get("Error", {}).get("Message", "")).rstrip(".")
+    # Ceph names its errors and says nothing else.
+    said = str(error.response.get("Error", {}).get("Message") or "").rstrip(".")
     what = f"{code}: {said}" if said and said != code else code
     if code in FULL:
         return StorageFull(
