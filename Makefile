@@ -29,6 +29,7 @@ lint: $(VENV)/dev.stamp ## run ruff, mypy and import-linter
 
 bench: $(VENV)/dev.stamp ## measure, beside a limit or a peer; prints what belongs into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks transfer
 
 clean: ## remove what make made
 	rm -rf $(VENV) .demo .demo.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -6,12 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import fusion
+from benchmarks import fusion, transfer
+
+FOLDER = Path("build/benchmarks")
 
 
 def main() -> int:
     """Run what is asked for and return the exit status."""
     options = _parser().parse_args()
+    table = _transfer(options) if options.what == "transfer" else _fusion(options)
+    sys.stdout.write(table + "\n")
+    return 0
+
+
+def _fusion(options: argparse.Namespace) -> str:
     settings = fusion.Settings(
         folder=options.folder,
         contributions=options.contributions,
@@ -22,14 +30,25 @@ def main() -> int:
         memory_layers=min(options.memory_layers, options.layers),
         many=options.many,
     )
-    sys.stdout.write(fusion.table(settings) + "\n")
-    return 0
+    return fusion.table(settings)
+
+
+def _transfer(options: argparse.Namespace) -> str:
+    settings = transfer.Settings(
+        folder=options.folder,
+        size=options.megabytes * 10**6,
+        repeats=options.repeats,
+        memory_size=options.memory_megabytes * 10**6,
+    )
+    return transfer.table(settings)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=f"{__doc__} Without a command: fusing."
+    )
     add = parser.add_argument
-    add("--folder", type=Path, default=Path("build/benchmarks"), help="for models")
+    add("--folder", type=Path, default=FOLDER, help="for models")
     add("--contributions", type=int, default=8, help="models to fuse, 3 or more")
     add("--layers", type=int, default=12, help="12: the size of RoBERTa-base")
     add("--repeats", type=int, default=5, help="interleaved runs of ours and the limit")
@@ -37,6 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default=sys.executable, help="the Python that has them (benchmarks/peers.txt)")
     add("--memory-layers", type=int, default=3, help="size for the memory table; 0: no such table")
     add("--many", type=int, default=64, help="contributions in the memory table")
+    commands = parser.add_subparsers(dest="what", metavar="transfer")
+    add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
+    add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
+    add("--megabytes", type=int, default=1000, help="size of the model that is moved")
+    add("--repeats", type=int, default=3, help="interleaved runs of all")
+    add(
+        "--memory-megabytes",
+        type=int,
+        default=4000,
+        help="the larger model of the memory table; needs four times its size; 0: no such table",
+    )
     return parser
 
 

@@ -41,7 +41,7 @@ class Server:
     `coldfusion-server up` on a data folder; it can be killed and started again.
 
     `store` and `database_url` name a bucket and a database elsewhere; `settings` are more variables
-    of its environment.
+    of its environment, `options` more words of the command.
     """
 
     data_dir: Path
@@ -51,13 +51,14 @@ class Server:
     url: str = ""
     admin: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def start(self) -> None:
         log = (self.data_dir.parent / "server.log").open("a")
         command = [str(BIN / "coldfusion-server"), "up", "--data-dir", str(self.data_dir)]
         self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)],
+            [*command, "--port", str(self.port), *self.options],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -103,6 +103,13 @@ async def running(repo: Repository) -> AsyncIterator[Broker]:
         await task
 
 
+async def all_waiting(broker: Broker, count: int) -> None:
+    """Wait until so many watchers have read what was before and wait for what comes."""
+    async with asyncio.timeout(20):
+        while sum(bool(queue._getters) for queue in broker.queues) < count:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
+
+
 async def gather(
     repo: Repository,
     broker: Broker,
@@ -200,10 +207,10 @@ def test_a_watcher_that_falls_far_behind_is_cut_off_and_no_other(
 
     async def watch() -> tuple[int, int]:
         async with running(repo) as broker:
-            before = await broker.newest()
-            slow = broker.watch(lambda _: True, before)
-            quick = broker.watch(lambda _: True, before)
+            slow = broker.watch(lambda _: True, None)
+            quick = broker.watch(lambda _: True, None)
             firsts = [asyncio.ensure_future(anext(w)) for w in (slow, quick)]
+            await all_waiting(broker, 2)
             await asyncio.to_thread(add, repo, 1)
             for first in firsts:
                 await first
