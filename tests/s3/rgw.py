@@ -86,7 +86,7 @@ class S3Server:
         configuration = self.folder / "ceph.conf"
         _user(configuration, name, access, secret)
         if quota_bytes is not None:
-            quota = ["radosgw-admin", "-c", configuration, "quota", "--quota-scope=user"]
+            quota: list[str | Path] = ["radosgw-admin", "-c", configuration, "quota", "--quota-scope=user"]
             _call(*quota[:4], "set", f"--uid={name}", f"--max-size={quota_bytes}", quota[4])
             _call(*quota[:4], "enable", f"--uid={name}", quota[4])
         return access, secret
@@ -147,7 +147,7 @@ def _start(stack: ExitStack, folder: Path) -> S3Server:
     monmap = folder / "monmap"
     address = f"[v2:127.0.0.1:{mon_port}]"
     _call("monmaptool", "--create", "--addv", "a", address, "--fsid", fsid, monmap)
-    ceph = ["-c", configuration]
+    ceph: list[str | Path] = ["-c", configuration]
     _call(
         "ceph-mon", *ceph, "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", folder / "keyring"
     )

@@ -58,9 +58,10 @@ def md5(raw: bytes) -> str:
 
 def again(store: ObjectStore) -> ObjectStore:
     """Return the same store as another process opens it."""
-    return (
-        LocalStore(store.root) if isinstance(store, LocalStore) else S3Store(store.bucket.options)
-    )  # type: ignore[attr-defined]
+    if isinstance(store, LocalStore):
+        return LocalStore(store.root)
+    assert isinstance(store, S3Store)
+    return S3Store(store.bucket.options)
 
 
 def files(folder: Path) -> list[str]:
