@@ -86,9 +86,10 @@ class S3Server:
         configuration = self.folder / "ceph.conf"
         _user(configuration, name, access, secret)
         if quota_bytes is not None:
-            quota: list[str | Path] = ["radosgw-admin", "-c", configuration, "quota", "--quota-scope=user"]
-            _call(*quota[:4], "set", f"--uid={name}", f"--max-size={quota_bytes}", quota[4])
-            _call(*quota[:4], "enable", f"--uid={name}", quota[4])
+            quota: list[str | Path] = ["radosgw-admin", "-c", configuration, "quota"]
+            whose = [f"--uid={name}", "--quota-scope=user"]
+            _call(*quota, "set", *whose, f"--max-size={quota_bytes}")
+            _call(*quota, "enable", *whose)
         return access, secret
 
 

@@ -1,8 +1,8 @@
 """
 The `ObjectStore` in a bucket.
 
-`keys.py` says where what lies: objects have the paths that a folder has, so that any tool moves them
-from one to the other. Clients send and fetch bytes by signed URLs; no model passes through the
+`keys.py` says where what lies: objects have the paths that a folder has, so that any tool moves
+them from one to the other. Clients send and fetch bytes by signed URLs; no model passes through the
 process that serves the API.
 """
 
