@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from benchmarks import fusion, transfer
+from benchmarks import finetune, fusion, transfer
 
 FOLDER = Path("build/benchmarks")
+DATA = Path("../shared/data")
 
 
 def main() -> int:
     """Run what is asked for and return the exit status."""
     options = _parser().parse_args()
-    table = _transfer(options) if options.what == "transfer" else _fusion(options)
-    sys.stdout.write(table + "\n")
+    tables = {"transfer": _transfer, "finetune": _finetune}
+    sys.stdout.write(tables.get(options.what, _fusion)(options) + "\n")
     return 0
 
 
@@ -43,6 +45,21 @@ def _transfer(options: argparse.Namespace) -> str:
     return transfer.table(settings)
 
 
+def _finetune(options: argparse.Namespace) -> str:
+    training = {
+        "epochs": options.epochs,
+        "lr": options.lr,
+        "batch_size": options.batch_size,
+        "max_length": options.max_length,
+        "max_steps": options.max_steps,
+        "seed": options.seed,
+    }
+    settings = finetune.Settings(
+        options.folder, options.data, options.datasets, training, options.limit
+    )
+    return finetune.table(settings)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=f"{__doc__} Without a command: fusing."
@@ -56,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default=sys.executable, help="the Python that has them (benchmarks/peers.txt)")
     add("--memory-layers", type=int, default=3, help="size for the memory table; 0: no such table")
     add("--many", type=int, default=64, help="contributions in the memory table")
-    commands = parser.add_subparsers(dest="what", metavar="transfer")
+    commands = parser.add_subparsers(dest="what", metavar="transfer|finetune")
     add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
     add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
     add("--megabytes", type=int, default=1000, help="size of the model that is moved")
@@ -67,7 +84,23 @@ def _parser() -> argparse.ArgumentParser:
         default=4000,
         help="the larger model of the memory table; needs four times its size; 0: no such table",
     )
+    _add_finetune(commands)
     return parser
+
+
+def _add_finetune(commands: Any) -> None:
+    about = "beside a plain Trainer script; see finetune --help"
+    add = commands.add_parser("finetune", help=about, description=finetune.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="keeps the results; a later run goes on")
+    add("--data", type=Path, default=DATA, help="a folder with one folder for each data set")
+    add("--datasets", nargs="*", default=[], help="names of data sets; by default all there are")
+    add("--epochs", type=float, default=4.0, help="passes over the training examples")
+    add("--max-steps", type=int, default=None, help="stop after so many steps")
+    add("--lr", type=float, default=5e-5, help="learning rate")
+    add("--batch-size", type=int, default=16, help="examples a step")
+    add("--max-length", type=int, default=128, help="tokens of an example")
+    add("--seed", type=int, default=13, help="of heads and order")
+    add("--limit", type=float, default=7200.0, help="seconds that one finetuning may take")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from io import TextIOWrapper
 
 from coldfusion_client.cli.errors import exit_code
 from coldfusion_shared.errors import MissingExtra
@@ -21,6 +22,9 @@ def main() -> None:
 
     from coldfusion_client.cli.app import app
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Other people's names may have letters that a Windows code page or a log has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="coldfusion-client")
 
 

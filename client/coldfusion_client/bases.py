@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coldfusion_client.api import Api
 from coldfusion_client.cache import Cache
-from coldfusion_client.reporting import Reporter
+from coldfusion_client.reporting import Reporter, Silent
 from coldfusion_client.transfer.download import fetch
 from coldfusion_shared.errors import DigestMismatch, InvalidRequest, StorageFull
 from coldfusion_shared.schemas.bases import Base, Manifest
@@ -81,6 +81,20 @@ def bring(source: Source, manifest: Manifest) -> None:
     _check_room(source.cache.root, total - sum(map(source.cache.begun, missing)))
     with source.reporter.bar(f"{manifest.model} {manifest.version}", total, "bytes") as bar:
         fetch(source.api, source.cache, manifest, missing, bar)
+
+
+def base_file(source: Source, base: Base, path: str) -> Path | None:
+    """
+    Return one file of the model `base`, in the cache: to be read; null: it has no such file.
+
+    For what has to be known of a model before all of it is worth a download.
+    """
+    entry = next((entry for entry in base.manifest.files if entry.path == path), None)
+    if entry is None:
+        return None
+    if source.cache.find(entry) is None:
+        fetch(source.api, source.cache, base.manifest, [entry], Silent())
+    return source.cache.object(entry.sha256)
 
 
 def base_folder(source: Source, base: Base) -> Path:

@@ -38,6 +38,7 @@ class Connection:
         *,
         transport: httpx.BaseTransport | None = None,
         patience: Patience | None = None,
+        limit: httpx.Timeout | None = None,
     ) -> None:
         """
         Connect to nothing yet.
@@ -47,12 +48,13 @@ class Connection:
             token: sent to this server and to nobody else.
             transport: takes the place of the network, in tests.
             patience: how long to try again; little at first and more once the server answered.
+            limit: how long to wait for an answer; null: as long as people on slow lines need.
         """
         self.server = server
         self._token = token
         self._client = httpx.Client(
             transport=transport,
-            timeout=timeout(),
+            timeout=limit or timeout(),
             headers={"User-Agent": USER_AGENT},
             # The token is all that the server needs, and other hosts need nothing.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),

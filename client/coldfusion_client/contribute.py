@@ -18,21 +18,21 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldfusion_client.bases import LATEST, Source, base_folder, find_base
+from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
 from coldfusion_client.connection import USER_AGENT
 from coldfusion_client.delivery import deliver
 from coldfusion_client.disk import writing
+from coldfusion_client.following import call_in, dismiss
 from coldfusion_client.journal import Journal, task_key
 from coldfusion_client.newer import NewerBase
+from coldfusion_client.permission import check_permission
 from coldfusion_client.record import Record, write_record
 from coldfusion_client.reporting import Reporter
 from coldfusion_client.runs import Run, choose_run, older_training, working_on
 from coldfusion_client.submission import await_verdict, told
 from coldfusion_client.training import Data, StepProgress, Trainer
-from coldfusion_shared.errors import Forbidden
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution, Work
-from coldfusion_shared.schemas.tokens import Role
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -120,9 +120,11 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         ContributionRejected: the weights were screened and rejected.
     """
     clock = Stopwatch()
-    _check_token(source)
+    check_permission(source.api.whoami())
     newest = find_base(source.api, order.model, LATEST)
-    dataset = trainer.read(order.data, order.settings.seed)
+    # What the base is decides between kinds of tasks where the data alone do not.
+    config = base_file(source, newest, "config.json")
+    dataset = trainer.read(order.data, order.settings.seed, config)
     for note in dataset.notes:
         source.reporter.say(note)
 
@@ -130,6 +132,8 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         base = find_base(source.api, order.model, run.journal.base)
         if run.journal.trained is None:
             _finetune(order, source, trainer, dataset, base, run, clock)
+        else:
+            dismiss()
         run.take_model()
         _tell_scores(source.reporter, run)
 
@@ -141,16 +145,6 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
             with clock.measure("screening"):
                 contribution = await_verdict(source.api, contribution, run.note)
         return Outcome(run, contribution, told(source.api, contribution), clock.seconds)
-
-
-def _check_token(source: Source) -> None:
-    """Before hours of training, not after them."""
-    me = source.api.whoami()
-    if me.role in {Role.READER, Role.EVALUATOR}:
-        raise Forbidden(
-            f"The token {me.name!r} has the role {me.role}, which may not contribute.",
-            hint="Ask the server's operator for a token of the role contributor.",
-        )
 
 
 def _choose(order: Order, source: Source, newest: Base, dataset: TextDataset) -> Run:
@@ -192,9 +186,16 @@ def _finetune(
             with clock.measure("scoring"):
                 run.journal.score_before = trainer.score(folder, dataset, order.settings)
             run.save()
-        reporter.say(f"Finetuning on {len(dataset.train)} examples of {dataset.name} ...")
+            if run.journal.score_before is None:
+                reporter.say("Without a head of its own, a base has no score on such a task.")
+        reporter.say(
+            f"Finetuning on {len(dataset.train)} examples of {dataset.name} ({dataset.task}) ..."
+        )
         with clock.measure("training"), _steps(reporter) as progress:
-            trained = trainer.finetune(folder, dataset, order.settings, staging, progress)
+            call_in(base.version, staging)
+            trained = trainer.finetune(
+                folder, dataset, order.settings, staging, progress, reporter.say
+            )
     write_record(
         staging,
         Record(
@@ -224,11 +225,15 @@ def _steps(reporter: Reporter) -> Iterator[StepProgress]:
 
 def _tell_scores(reporter: Reporter, run: Run) -> None:
     trained, before = run.journal.trained, run.journal.score_before
-    if trained is not None and before is not None:
-        reporter.say(
-            f"{trained.metric} on the held-back examples: {before:.1f} before (a linear probe of "
-            f"{run.journal.base}), {trained.score:.1f} finetuned. Your model: {run.folder}"
-        )
+    if trained is None:
+        return
+    probed = (
+        "" if before is None else f"{before:.1f} before (a linear probe of {run.journal.base}), "
+    )
+    reporter.say(
+        f"{trained.metric} on the held-back examples: {probed}{trained.score:.1f} finetuned. Your "
+        f"model: {run.folder}"
+    )
 
 
 def _work(order: Order, run: Run) -> Work:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from coldfusion_client.journal import Trained
-from coldfusion_client.training import Data, StepProgress
+from coldfusion_client.training import Data, Say, StepProgress
 from coldfusion_shared.errors import InvalidRequest, MissingExtra
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.data.report import Finding
+    from coldfusion_shared.finetune.estimate import Estimate
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
 
@@ -43,21 +45,28 @@ def settings_of(options: Mapping[str, Any]) -> FinetuneSettings:
 class LocalTrainer:
     """Reads, finetunes and scores with what the extra `train` installs."""
 
-    def read(self, data: Data, seed: int) -> TextDataset:
-        """Return the data set; raises `BadData`."""
+    def read(self, data: Data, seed: int, config: Path | None) -> TextDataset:
+        """Return the data set for a base with that config.json; raises `BadData`."""
         from coldfusion_shared.data.readers import load_dataset
+        from coldfusion_shared.tasks.architectures import architecture_of
 
         with _needs_extra():
             return load_dataset(
                 data.source,
-                text_column=data.text_column,
-                text_pair_column=data.text_pair_column,
-                label_column=data.label_column,
+                columns=data.columns,
+                task=data.task,
+                architecture=architecture_of(config) if config else None,
                 seed=seed,
             )
 
-    def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
-        """Return what a linear probe of the base reaches on the held-back examples, in percent."""
+    def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float | None:
+        """
+        Return what a linear probe of the base reaches on the held-back examples, in percent.
+
+        Null where a probe makes no sense: only a classifier can be probed.
+        """
+        if dataset.task != "classification":
+            return None
         with _needs_extra():
             from coldfusion_shared.evaluate.probe import probe
 
@@ -70,12 +79,14 @@ class LocalTrainer:
         settings: FinetuneSettings,
         out: Path,
         progress: StepProgress,
+        say: Say = lambda sentence: None,
     ) -> Trained:
-        """Finetune `base` into the folder `out`; raises `TrainingFailed`."""
+        """Finetune `base` into `out`, with checkpoints beside it; raises `TrainingFailed`."""
         with _needs_extra():
             from coldfusion_shared.finetune.train import finetune
 
-            result = finetune(base, dataset, settings, out, progress)
+            checkpoints = out.with_name("checkpoints")
+            result = finetune(base, dataset, settings, out, progress, say, checkpoints)
         return Trained(
             task=result.task,
             metric=result.metric,
@@ -84,6 +95,23 @@ class LocalTrainer:
             seconds=result.seconds,
             examples=result.examples,
         )
+
+    def check(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> list[Finding]:
+        """Return what a person should know of the data; raises `BadModel`."""
+        with _needs_extra():
+            from coldfusion_shared.data.report import check_data
+            from coldfusion_shared.tasks.pretrained import load_tokenizer
+
+            return check_data(dataset, load_tokenizer(base), settings.max_length)
+
+    def estimate(
+        self, base: Path, dataset: TextDataset, settings: FinetuneSettings, say: Say
+    ) -> Estimate:
+        """Return what finetuning would take, measured on a few real steps."""
+        with _needs_extra():
+            from coldfusion_shared.finetune.estimate import estimate
+
+            return estimate(base, dataset, settings, say)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ def onto_newest(
 def _explained(error: BaseOutdated, made_from: Base) -> BaseOutdated:
     return BaseOutdated(
         error.message,
-        hint="Nothing is lost: the same command with --onto latest puts what was learnt from "
-        f"{made_from.version} onto the newest base, without training again.",
+        hint="Nothing is lost: the same command with --onto latest (in Python: onto_latest=True) "
+        f"puts what was learnt from {made_from.version} onto the newest base, without training "
+        "again.",
     )

@@ -18,7 +18,14 @@ from coldfusion_shared.schemas.contributions import Contribution, Work
 
 
 def push(
-    source: Source, model: str, folder: Path, base: str | None, *, onto_latest: bool, wait: bool
+    source: Source,
+    model: str,
+    folder: Path,
+    base: str | None,
+    *,
+    onto_latest: bool,
+    wait: bool,
+    work: Work | None = None,
 ) -> Contribution:
     """
     Contribute the body of the transformers model in `folder`.
@@ -30,6 +37,7 @@ def push(
         base: the base's version that it was finetuned from; null: what the folder itself says.
         onto_latest: put the update onto the newest base, where that is another one.
         wait: wait for the verdict.
+        work: what may be said of the work in public; null: nothing.
 
     Raises:
         BadModel, IncompatibleWeights: the folder does not hold what can be contributed.
@@ -45,19 +53,20 @@ def push(
     made_from = find_base(source.api, model, base or _recorded(folder, model))
 
     def once(onto: Base) -> Contribution:
-        return _push(source, folder, made_from, onto)
+        return _push(source, folder, made_from, onto, work or Work())
 
     contribution = onto_newest(source, made_from, once, onto_latest=onto_latest)
     return await_verdict(source.api, contribution) if wait else contribution
 
 
-def _push(source: Source, folder: Path, made_from: Base, onto: Base) -> Contribution:
+def _push(source: Source, folder: Path, made_from: Base, onto: Base, work: Work) -> Contribution:
     # Not in the folder itself, which is the person's own and may be read-only.
     scratch = source.cache.scratch()
     try:
         body = scratch / "body.safetensors"
         write_contribution(source, folder, made_from, onto, body)
-        declared = declaration(onto.version, body, Work(client=USER_AGENT))
+        said = work.model_copy(update={"client": USER_AGENT})
+        declared = declaration(onto.version, body, said)
         return send(source.api, onto.model, declared, lambda: body, source.reporter)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -69,5 +78,5 @@ def _recorded(folder: Path, model: str) -> str:
         return record.manifest.version
     raise InvalidRequest(
         f"{folder} does not say which base of {model} it was finetuned from.",
-        hint="Add it, such as: --base v3",
+        hint="Add it, such as --base v3, or base='v3' in Python.",
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,26 +14,33 @@ if TYPE_CHECKING:
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
 StepProgress = Callable[[int, int, float], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which data set to learn from, and which of its columns."""
+    """
+    Which data set to learn from, and how to read it.
+
+    Attributes:
+        source: a file, a folder, or a name of the datasets library.
+        columns: the columns of some roles, by role; the others are found by their usual names.
+        task: the kind of task; null: the first one that fits.
+    """
 
     source: str
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    task: str | None = None
 
 
 class Trainer(Protocol):
     """Reads data, finetunes and scores."""
 
-    def read(self, data: Data, seed: int) -> TextDataset:
-        """Return the data set; raises `BadData`."""
+    def read(self, data: Data, seed: int, config: Path | None) -> TextDataset:
+        """Return the data set for a base with that config.json; raises `BadData`."""
 
-    def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
-        """Return the base's own score on the held-back examples, in percent."""
+    def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float | None:
+        """Return the base's own score on the held-back examples, in percent; null: it has none."""
 
     def finetune(
         self,
@@ -42,5 +49,10 @@ class Trainer(Protocol):
         settings: FinetuneSettings,
         out: Path,
         progress: StepProgress,
+        say: Say = lambda sentence: None,
     ) -> Trained:
-        """Finetune `base` into the folder `out`; raises `TrainingFailed`."""
+        """
+        Finetune `base` into the folder `out`; raises `TrainingFailed`.
+
+        Called again after a kill, it goes on where it was.
+        """

@@ -74,9 +74,8 @@ def _capped(folder: Path, work: Path) -> Path:
 
 
 def _write(path: Path, split: Split) -> None:
-    pairs = split.pairs or [None] * len(split.texts)
+    roles = sorted(split.columns)
     with path.open("w", encoding="utf-8") as file:
-        for text, pair, label in zip(split.texts, pairs, split.labels, strict=True):
-            row = {"text": text, "text_pair": pair, "label": label}
-            kept = {key: value for key, value in row.items() if value is not None}
-            file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+        for values in split.keys(roles):
+            row = dict(zip(roles, values, strict=True))
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -57,6 +57,8 @@ class Repository:
         self.faults: list[Fault] = []
         self.requests: list[httpx.Request] = []
         self.role = "contributor"
+        self.expires_at: datetime | None = None
+        self.headers: dict[str, str] = {}  # of the answer to "who are you"
         self.usage: dict[str, Any] | None = None  # what an older server does not know
         self.verdict: dict[str, Any] = {"state": "accepted"}
         self.screened_after = 1
@@ -103,6 +105,7 @@ class Repository:
 
     def _route(self, request: httpx.Request) -> httpx.Response:
         routes: list[tuple[str, str, Callable[..., httpx.Response]]] = [
+            ("GET", r"/v1", self._info),
             ("GET", r"/v1/whoami", self._whoami),
             ("GET", r"/v1/usage/me", self._usage),
             ("GET", r"/v1/models", self._models),
@@ -129,7 +132,12 @@ class Repository:
     def _whoami(self, request: httpx.Request) -> httpx.Response:
         if not self._authorised(request):
             return problem(401, "unauthenticated", "The token is not valid.")
-        return httpx.Response(200, json={"name": "ann", "role": self.role, "expires_at": None})
+        expiry = self.expires_at and self.expires_at.isoformat()
+        return httpx.Response(200, json={"name": "ann", "role": self.role, "expires_at": expiry})
+
+    def _info(self, request: httpx.Request) -> httpx.Response:
+        said = {"name": "coldfusion", "version": "0.1.0", "time": NOW.isoformat()}
+        return httpx.Response(200, json=said, headers=self.headers)
 
     def _usage(self, request: httpx.Request) -> httpx.Response:
         if self.usage is None:

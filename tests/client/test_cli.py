@@ -13,11 +13,12 @@ import pytest
 from coldfusion_client import __main__ as program
 from coldfusion_client.cli.app import app
 from coldfusion_client.config import credentials_file
+from coldfusion_client.training import Data
 from tests.client.helpers import model_files, weights
 from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
 from tests.client.trainer import FakeTrainer, Settings
 
-COMMANDS = ["login", "logout", "models", "contribute", "push", "pull", "status", "watch"]
+COMMANDS = ["login", "logout", "models", "contribute", "push", "pull", "status", "watch", "doctor"]
 
 
 class Ran:
@@ -275,6 +276,23 @@ def test_contribute(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
     again = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--json")
     assert again.json["score_after"] == 80.0
     assert Path(again.json["output"]) == Path("mine").absolute()
+
+
+def test_task_and_columns_reach_the_reader(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
+    columns = ["--column", "label=my = verdict", "--column", "text=body"]
+    assert run("contribute", MODEL, "--data", "x.csv", "--task", "regression", *columns).code == 0
+    assert trainer.data == Data("x.csv", {"label": "my = verdict", "text": "body"}, "regression")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [(["verdict"], "not ROLE=NAME"), (["label="], "not ROLE=NAME"), (["=x"], "not ROLE=NAME"),
+     (["label=a", "label=b"], "given twice")],
+)  # fmt: skip
+def test_a_column_is_a_role_and_a_name(run: Run, pairs: list[str], message: str) -> None:
+    ran = run("contribute", MODEL, "--data", "x", *(w for p in pairs for w in ("--column", p)))
+    assert ran.code == 2
+    assert message in ran.err
 
 
 def test_a_rejection_is_7(

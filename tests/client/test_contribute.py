@@ -95,8 +95,21 @@ def test_cheap_errors_come_before_any_download(
     with pytest.raises(errors.ModelNotFound):
         repository.role = "contributor"
         contribute(replace(order, model="demo/none"), source, trainer)
-    assert not repository.seen("GET", "/files/")
+    # What the model is decides what the data are for, so its description alone is brought.
+    assert {request.url.path.split("/")[-1] for request in repository.seen("GET", "/files/")} == {
+        "config.json"
+    }
     assert not Path("coldfusion-runs").exists()
+
+
+def test_a_task_that_cannot_be_probed_has_no_score_before(
+    order: Order, source: Source, trainer: FakeTrainer, repository: Repository, notes: Notes
+) -> None:
+    trainer.base_score = None
+    outcome = contribute(order, source, trainer)
+    assert outcome.as_json()["score_before"] is None
+    assert any("examples: 80.0 finetuned" in said for said in notes.said)
+    assert repository.contributions["c0"]["work"]["score_before"] is None
 
 
 def test_a_bad_token_is_said_first(

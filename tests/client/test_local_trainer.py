@@ -36,11 +36,11 @@ def test_data_are_read_with_the_columns_that_are_named(tmp_path: Path) -> None:
     lines = [f"film {i},{'good' if i % 2 else 'bad'}" for i in range(100)]
     file = tmp_path / "films.csv"
     file.write_text("\n".join(["words,verdict", *lines]))
-    data = Data(str(file), text_column="words", label_column="verdict")
-    dataset = LocalTrainer().read(data, seed=1)
+    data = Data(str(file), {"text": "words", "label": "verdict"})
+    dataset = LocalTrainer().read(data, seed=1, config=None)
     assert sorted(dataset.labels) == ["bad", "good"]
     with pytest.raises(errors.BadData, match="nix"):
-        LocalTrainer().read(Data(str(file), text_column="nix"), seed=1)
+        LocalTrainer().read(Data(str(file), {"text": "nix"}), seed=1, config=None)
 
 
 def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -53,9 +53,11 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
         probe=lambda *_, **__: SimpleNamespace(accuracy=61.0),
     )
     module(monkeypatch, "coldfusion_shared.finetune.train", finetune=lambda *_: result)
-    dataset: Any = None
+    dataset: Any = SimpleNamespace(task="classification")
     trainer, settings = LocalTrainer(), settings_of({})
     assert trainer.score(tmp_path, dataset, settings) == 61.0
+    tagging: Any = SimpleNamespace(task="token-classification")
+    assert trainer.score(tmp_path, tagging, settings) is None
     trained = trainer.finetune(tmp_path, dataset, settings, tmp_path, lambda *_: None)
     assert trained.model_dump() == {
         "task": "classification", "metric": "accuracy", "score": 80.0, "steps": 7,
@@ -70,7 +72,7 @@ def test_a_missing_torch_is_said_with_the_line_that_installs_it(
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     module(monkeypatch, "coldfusion_shared.evaluate.probe", probe=missing)
-    dataset: Any = None
+    dataset: Any = SimpleNamespace(task="classification")
     with pytest.raises(errors.MissingExtra, match="torch") as caught:
         LocalTrainer().score(tmp_path, dataset, settings_of({}))
     assert caught.value.hint == "Run: pip install 'coldfusion[train]'"

@@ -133,3 +133,33 @@ def test_times_and_sizes() -> None:
     assert ago(now + timedelta(days=3), now) == "in 3 d"
     assert ago(now - timedelta(hours=2), now) == "2 h ago"
     assert [size(n) for n in (5, 1500, 2.5e9, 3e12)] == ["5 B", "1.5 kB", "2.5 GB", "3.0 TB"]
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_a_name_is_whole_however_narrow_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "a-community-with-a-long-name/模型-large-uncased"
+    Output().table([], ["model", "base"], [[name, "v3"], ["a/b", "v0"]])
+    assert name in stream.getvalue()
+    assert ("base: v3\n\nmodel: a/b" in stream.getvalue()) == (columns == 40)
+
+
+def test_a_bar_keeps_to_its_line_on_a_narrow_terminal() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=40, color_system=None)
+    with bars.terminal_bar(console, "org/a-base v12", 90_000_000, "bytes") as bar:
+        bar.advance(45_000_000, "a note")
+    assert "\x1b[1A" not in stream.getvalue()
+
+
+def test_without_progress_the_sentences_are_left(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Output(progress=False)
+    out.say("a sentence")
+    with out.bar("upload", 1, "bytes") as bar:
+        bar.advance(1)
+    assert capsys.readouterr().err == "a sentence\n"

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from coldfusion_client.journal import Trained
-from coldfusion_client.training import Data, StepProgress
+from coldfusion_client.training import Data, Say, StepProgress
 from tests.client.helpers import weights
 
 
@@ -28,24 +28,34 @@ class FakeTrainer:
     def __init__(self, shift: float = 0.5) -> None:
         self.shift = shift
         self.scored = self.trained = 0
+        self.base_score: float | None = 50.0
         self.during: Callable[[], None] = lambda: None
         self.broken: Exception | None = None
 
-    def read(self, data: Data, seed: int) -> Any:
+    def read(self, data: Data, seed: int, config: Path | None) -> Any:
+        assert config is not None and config.read_bytes() == b'{"model_type": "bert"}'
+        self.data = data
         if self.broken:
             raise self.broken
         return SimpleNamespace(
-            name=Path(data.source).stem, digest=f"digest of {data.source}", train=range(300),
+            name=Path(data.source).stem, task="classification",
+            digest=f"digest of {data.source}", train=range(300),
             notes=("10% of it is held back.",),
         )  # fmt: skip
 
-    def score(self, base: Path, dataset: Any, settings: Any) -> float:
+    def score(self, base: Path, dataset: Any, settings: Any) -> float | None:
         assert (base / "model.safetensors").is_file()
         self.scored += 1
-        return 50.0
+        return self.base_score
 
     def finetune(
-        self, base: Path, dataset: Any, settings: Any, out: Path, progress: StepProgress
+        self,
+        base: Path,
+        dataset: Any,
+        settings: Any,
+        out: Path,
+        progress: StepProgress,
+        say: Say = lambda sentence: None,
     ) -> Trained:
         self.trained += 1
         out.mkdir()

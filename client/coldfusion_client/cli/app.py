@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from coldfusion_client.cli import contribute, login, models, pull, push, status, watch
+from coldfusion_client.cli import (
+    contribute,
+    doctor,
+    init,
+    login,
+    models,
+    pull,
+    push,
+    status,
+    watch,
+)
 from coldfusion_client.cli.errors import epilog
 from coldfusion_shared import __version__
 
@@ -40,10 +50,12 @@ for name, command in (
     ("login", login.login),
     ("logout", login.logout),
     ("models", models.models),
+    ("init", init.init),
     ("contribute", contribute.contribute),
     ("push", push.push),
     ("pull", pull.pull),
     ("status", status.status),
     ("watch", watch.watch),
+    ("doctor", doctor.doctor),
 ):
     app.command(name, epilog=epilog())(command)

@@ -25,6 +25,8 @@ from coldfusion_client.cli.text import size
 from coldfusion_client.reporting import Bar, Unit
 
 LINE_SECONDS = 10.0
+# Letters in a line from which on rate, time left and note have room beside the bar.
+WIDE = 72
 
 
 class _StepRate(ProgressColumn):
@@ -48,8 +50,10 @@ def terminal_bar(console: Console, label: str, total: int, unit: Unit) -> Iterat
     if unit == "steps":
         counts = [MofNCompleteColumn(), _StepRate()]
     note = TextColumn("{task.fields[note]}", markup=False)
-    columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts]
-    with Progress(*columns, TimeRemainingColumn(), note, console=console) as progress:
+    columns = [TextColumn("{task.description}", markup=False), BarColumn()]
+    # In less room a line would wrap, and a line that wraps is drawn anew below itself.
+    more = [*counts, TimeRemainingColumn(), note] if console.width >= WIDE else counts[:1]
+    with Progress(*columns, *more, console=console) as progress:
         yield _TerminalBar(progress, label, total)
 
 

@@ -10,13 +10,17 @@ import typer
 from coldfusion_client.cli.options import (
     AsJson,
     Model,
-    NoWait,
     Onto,
+    Progress,
     Quiet,
     Server,
+    Wait,
     is_onto_latest,
 )
+from coldfusion_client.cli.order_file import Config
 from coldfusion_client.cli.session import session
+from coldfusion_client.cli.text import size
+from coldfusion_shared.finetune import processes
 from coldfusion_shared.finetune.settings import FinetuneSettings
 
 
@@ -30,10 +34,19 @@ def setting(name: str, metavar: str | None, *flags: str) -> Any:
     return typer.Option(*flags, metavar=metavar, help=help_text, show_default=False)
 
 
-def column(what: str) -> Any:
-    """Return the option that names a column."""
-    help_text = f"The column of {what}; by default found by its usual names."
-    return typer.Option(metavar="COLUMN", help=help_text, show_default=False)
+def columns_of(pairs: list[str] | None) -> dict[str, str]:
+    """Return column names by role; raises a usage error for what is no ROLE=NAME."""
+    columns: dict[str, str] = {}
+    for pair in pairs or ():
+        role, equals, name = pair.partition("=")
+        if not (role and equals and name):
+            raise typer.BadParameter(
+                f"{pair!r} is not ROLE=NAME, such as label=verdict", param_hint="--column"
+            )
+        if role in columns:
+            raise typer.BadParameter(f"{role!r} is given twice", param_hint="--column")
+        columns[role] = name
+    return columns
 
 
 def contribute(
@@ -46,9 +59,24 @@ def contribute(
             "datasets library. It stays on this machine.",
         ),
     ],
-    text_column: Annotated[str | None, column("the text")] = None,
-    text_pair_column: Annotated[str | None, column("the second text of a pair")] = None,
-    label_column: Annotated[str | None, column("the label")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The kind of task, such as classification or question-answering; by default the "
+            "first one that fits the columns and the model.",
+            show_default=False,
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=NAME",
+            help="The column NAME is the task's ROLE, such as label=verdict; repeatable. By "
+            "default columns are found by their usual names.",
+            show_default=False,
+        ),
+    ] = None,
     dataset_name: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +88,21 @@ def contribute(
     epochs: Annotated[float | None, setting("epochs", "N")] = None,
     lr: Annotated[float | None, setting("lr", "RATE")] = None,
     batch_size: Annotated[int | None, setting("batch_size", "N")] = None,
+    gradient_accumulation: Annotated[int | None, setting("gradient_accumulation", "N")] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        setting(
+            "gradient_checkpointing",
+            None,
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+        ),
+    ] = None,
+    precision: Annotated[str | None, setting("precision", "NUMBERS")] = None,
     max_length: Annotated[int | None, setting("max_length", "TOKENS")] = None,
+    group_by_length: Annotated[
+        bool | None,
+        setting("group_by_length", None, "--group-by-length/--no-group-by-length"),
+    ] = None,
     seed: Annotated[int | None, setting("seed", "N")] = None,
     max_steps: Annotated[int | None, setting("max_steps", "N")] = None,
     early_stopping: Annotated[
@@ -75,8 +117,17 @@ def contribute(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only read and check the data, and say what would happen: time, memory, bytes.",
+        ),
+    ] = False,
     onto: Onto = None,
-    no_wait: NoWait = False,
+    wait: Wait = True,
+    config: Config = None,
+    progress: Progress = True,
     server: Server = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -88,10 +139,20 @@ def contribute(
     once. A command that was interrupted goes on where it stopped when it is given again.
     """
     onto_latest = is_onto_latest(onto)
-    with session(server, as_json=as_json, quiet=quiet) as at:
+    columns = columns_of(column)
+    first = processes.is_first()
+    as_json, quiet = as_json and first, quiet or not first
+    with (
+        session(server, as_json=as_json, quiet=quiet, progress=progress) as at,
+        processes.together(),
+    ):
+        if config is not None:
+            at.out.say(f"Options that were not given come from {config}.")
         from coldfusion_client.bases import model_name
         from coldfusion_client.contribute import Order
         from coldfusion_client.contribute import contribute as run
+        from coldfusion_client.dry_run import dry_run as plan_of
+        from coldfusion_client.following import follow
         from coldfusion_client.local_trainer import LocalTrainer, settings_of
         from coldfusion_client.training import Data
 
@@ -99,19 +160,30 @@ def contribute(
             "epochs": epochs,
             "lr": lr,
             "batch_size": batch_size,
+            "gradient_accumulation": gradient_accumulation,
+            "gradient_checkpointing": gradient_checkpointing,
+            "precision": precision,
             "max_length": max_length,
+            "group_by_length": group_by_length,
             "seed": seed,
             "max_steps": max_steps,
             "early_stopping": early_stopping,
         }
         order = Order(
             model=model_name(model),
-            data=Data(data, text_column, text_pair_column, label_column),
+            data=Data(data, columns, task),
             settings=settings_of(options),
             output=output,
             public_name=dataset_name,
             onto_latest=onto_latest,
-            wait=not no_wait,
+            wait=wait,
         )
+        if dry_run:
+            plan = plan_of(order, at.source, LocalTrainer())
+            at.out.result(plan.as_json(), plan.as_text(size))
+            return
+        if not first:
+            follow(order, at.source, LocalTrainer())
+            return
         outcome = run(order, at.source, LocalTrainer())
         at.out.result(outcome.as_json(), outcome.summary, str(outcome.run.folder))

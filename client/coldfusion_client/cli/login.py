@@ -9,7 +9,7 @@ import typer
 
 from coldfusion_client.cli.options import AsJson, Quiet
 from coldfusion_client.cli.output import Output
-from coldfusion_client.cli.session import TOKEN_VARIABLE, open_api, reported
+from coldfusion_client.cli.session import reported
 from coldfusion_client.cli.text import ago, clean
 
 Url = Annotated[str, typer.Argument(metavar="URL", envvar="COLDFUSION_SERVER")]
@@ -17,7 +17,7 @@ Token = Annotated[
     str | None,
     typer.Option(
         "--token",
-        envvar=TOKEN_VARIABLE,
+        envvar="COLDFUSION_TOKEN",
         show_envvar=True,
         metavar="TOKEN",
         help="Better asked for or read from standard input: other users see command lines.",
@@ -30,13 +30,14 @@ def login(url: Url, token: Token = None, as_json: AsJson = False, quiet: Quiet =
     out = Output(as_json=as_json, quiet=quiet)
     with reported(out):
         from coldfusion_client import config
+        from coldfusion_client.opening import open_api
 
         server = config.server_url(url)
         if config.is_exposed(server):
             out.warn(f"{server} is not encrypted; everybody on the way can read the token.")
         token = (token or _ask()).strip()
         config.check_token(token)
-        with open_api(server, token, out) as api:
+        with open_api(server, token, out.warn) as api:
             me = api.whoami()
         file = config.credentials_file()
         credentials = config.load_credentials(file)

@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="owner/name")]
+from coldfusion_client.cli.completion import complete_model
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="owner/name", autocompletion=complete_model)
+]
 Server = Annotated[
     str | None,
     typer.Option(
@@ -26,7 +30,17 @@ Onto = Annotated[
         help="Put the update onto the newest base where that is another one by now.",
     ),
 ]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the verdict.")]
+Wait = Annotated[
+    bool,
+    typer.Option("--wait/--no-wait", help="Wait for the verdict of the screening, by polling."),
+]
+Progress = Annotated[
+    bool,
+    typer.Option(
+        "--progress/--no-progress",
+        help="Show bars, or lines at intervals where there is no terminal.",
+    ),
+]
 
 
 def is_onto_latest(onto: str | None) -> bool:

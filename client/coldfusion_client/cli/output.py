@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# Spaces between the columns of a table.
+_GAP = 2
+
+
 class Output:
     """
     Results go to standard output, everything else to standard error.
@@ -26,10 +30,13 @@ class Output:
     other people.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
-        """Write in one of the three manners."""
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, progress: bool = True
+    ) -> None:
+        """Write in one of the three manners; without `progress` no bars, but the sentences."""
         self.as_json = as_json
         self.quiet = quiet
+        self.progress = progress
 
     @cached_property
     def _terminal(self) -> Console | None:
@@ -51,7 +58,7 @@ class Output:
 
     def bar(self, label: str, total: int, unit: Unit) -> AbstractContextManager[Bar]:
         """Show how far a long thing is, until the context ends."""
-        if self.quiet or self.as_json:
+        if self.quiet or self.as_json or not self.progress:
             return Silent().bar(label, total, unit)
         from coldfusion_client.cli.bars import line_bar, terminal_bar
 
@@ -76,7 +83,7 @@ class Output:
             _write(essence)
 
     def table(self, data: Any, titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Write a table: drawn on a terminal, tab-separated lines elsewhere."""
+        """Write a table: drawn on a terminal that is wide enough, tab-separated lines elsewhere."""
         if not rows and not (self.as_json or self.quiet):
             self.say("None.")
             return
@@ -85,14 +92,18 @@ class Output:
             lines = ["\t".join(row) for row in cells]
             self.result(data, "\n".join(["\t".join(titles), *lines]), "\n".join(lines) or None)
             return
+        from rich.cells import cell_len
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        drawn = Table(*titles, box=None, pad_edge=False, header_style="bold")
-        for row in cells:
-            drawn.add_row(*(Text(cell) for cell in row))
-        Console().print(drawn)
+        console = Console()
+        columns = zip(titles, *cells, strict=True)
+        width = sum(max(map(cell_len, column)) + _GAP for column in columns) - _GAP
+        if width <= console.width:
+            _draw(console, titles, cells)
+        else:
+            # A name that is cut is of no use to who wants to copy it.
+            blocks = ["\n".join(map(": ".join, zip(titles, row, strict=True))) for row in cells]
+            _write("\n\n".join(blocks))
 
     def error(self, error: ColdFusionError, status: int) -> None:
         """Write an error: a sentence, the tensors at fault, and what to do next."""
@@ -113,6 +124,16 @@ class Output:
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+
+def _draw(console: Console, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*titles, box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for row in cells:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(drawn)
 
 
 def _write(text: str) -> None:

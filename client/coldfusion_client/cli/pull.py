@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coldfusion_client.cli.errors import NOTHING_NEWER
-from coldfusion_client.cli.options import AsJson, Model, Quiet, Server
+from coldfusion_client.cli.options import AsJson, Model, Progress, Quiet, Server
 from coldfusion_client.cli.session import session
 
 
@@ -23,6 +23,7 @@ def pull(
         bool,
         typer.Option("--if-newer", help="End with 3 if the folder holds that base or a newer one."),
     ] = False,
+    progress: Progress = True,
     server: Server = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -32,7 +33,7 @@ def pull(
 
     The folder is printed. One that was pulled before is brought up to date.
     """
-    with session(server, as_json=as_json, quiet=quiet) as at:
+    with session(server, as_json=as_json, quiet=quiet, progress=progress) as at:
         from coldfusion_client.bases import model_name, version_name
         from coldfusion_client.pull import pull as fetch
 

@@ -10,10 +10,11 @@ import typer
 from coldfusion_client.cli.options import (
     AsJson,
     Model,
-    NoWait,
     Onto,
+    Progress,
     Quiet,
     Server,
+    Wait,
     is_onto_latest,
 )
 from coldfusion_client.cli.session import session
@@ -32,14 +33,15 @@ def push(
         ),
     ] = None,
     onto: Onto = None,
-    no_wait: NoWait = False,
+    wait: Wait = True,
+    progress: Progress = True,
     server: Server = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Contribute an already finetuned transformers folder; its head stays at home."""
     onto_latest = is_onto_latest(onto)
-    with session(server, as_json=as_json, quiet=quiet) as at:
+    with session(server, as_json=as_json, quiet=quiet, progress=progress) as at:
         from coldfusion_client.bases import model_name, version_name
         from coldfusion_client.push import push as send
         from coldfusion_client.submission import told
@@ -50,7 +52,7 @@ def push(
             folder,
             version_name(base) if base else None,
             onto_latest=onto_latest,
-            wait=not no_wait,
+            wait=wait,
         )
         at.out.result(
             contribution.model_dump(mode="json"), told(at.api, contribution), contribution.id

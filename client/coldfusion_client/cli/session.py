@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from coldfusion_client.api import Api
     from coldfusion_client.bases import Source
 
-TOKEN_VARIABLE = "COLDFUSION_TOKEN"
-
 
 @dataclass(frozen=True)
 class Session:
@@ -40,30 +38,17 @@ class Session:
 
 
 @contextmanager
-def session(server: str | None, *, as_json: bool, quiet: bool) -> Iterator[Session]:
+def session(
+    server: str | None, *, as_json: bool, quiet: bool, progress: bool = True
+) -> Iterator[Session]:
     """Open the server that is meant; inside, errors are reported and become exit codes."""
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, progress=progress)
     with reported(out):
-        from coldfusion_client import config
+        from coldfusion_client.opening import choose, open_api
 
-        credentials = config.load_credentials(config.credentials_file())
-        url = config.choose_server(server, credentials)
-        # A secret that comes from a file often has a line break at its end.
-        token = os.environ.get(TOKEN_VARIABLE, "").strip() or credentials.tokens.get(url)
-        if token is not None:
-            config.check_token(token)
-        with open_api(url, token, out) as api:
+        url, token = choose(server)
+        with open_api(url, token, out.warn) as api:
             yield Session(api, out)
-
-
-def open_api(url: str, token: str | None, out: Output) -> Api:
-    """Return the API of the server at `url`, which tells `out` when it has to try again."""
-    from coldfusion_client.api import Api
-    from coldfusion_client.connection import Connection
-
-    connection = Connection(url, token)
-    connection.on_retry(out.warn)
-    return Api(connection)
 
 
 @contextmanager

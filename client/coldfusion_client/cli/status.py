@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coldfusion_client.cli.completion import complete_model
 from coldfusion_client.cli.options import AsJson, Quiet, Server
 from coldfusion_client.cli.session import Session, session
 from coldfusion_client.cli.text import ago, clean, size
-from coldfusion_shared.errors import NotFound
 
 if TYPE_CHECKING:
     from coldfusion_shared.schemas.contributions import Contribution
@@ -23,7 +23,11 @@ TITLES = ("contribution", "model", "from", "round", "base", "state", "declared",
 def status(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL_OR_CONTRIBUTION]", help="owner/name or an id"),
+        typer.Argument(
+            metavar="[MODEL_OR_CONTRIBUTION]",
+            help="owner/name or an id",
+            autocompletion=complete_model,
+        ),
     ] = None,
     server: Server = None,
     as_json: AsJson = False,
@@ -40,33 +44,14 @@ def status(
 
 
 def _mine(at: Session) -> None:
-    me = at.api.whoami()
-    open_models = [model for model in at.api.models() if model.open_round is not None]
-    found = [
-        contribution
-        for model in open_models
-        for contribution in at.api.contributions(
-            model.name, contributor="me", round=model.open_round or 0
-        )
-    ]
-    usage = _own_usage(at)
-    if usage is not None and (quota := _quota(usage)):
+    from coldfusion_client.standing import own_status
+
+    own = own_status(at.api)
+    if own.usage is not None and (quota := _quota(own.usage)):
         at.out.say(f"In use: {quota}.")
-    at.out.say(f"{me.name} ({me.role}) at {at.api.server}, contributions to open rounds:")
-    data = {
-        "server": at.api.server,
-        "whoami": me.model_dump(mode="json"),
-        "usage": None if usage is None else usage.model_dump(mode="json"),
-        **_dumped(found),
-    }
-    at.out.table(data, TITLES, _rows(found))
-
-
-def _own_usage(at: Session) -> OwnUsage | None:
-    try:
-        return at.api.own_usage()
-    except NotFound:
-        return None  # An older server, which has no quotas.
+    me = own.whoami
+    at.out.say(f"{me.name} ({me.role}) at {own.server}, contributions to open rounds:")
+    at.out.table(own.as_json(), TITLES, _rows(own.contributions))
 
 
 def _quota(usage: OwnUsage) -> str:
@@ -81,19 +66,11 @@ def _quota(usage: OwnUsage) -> str:
 
 
 def _model(at: Session, name: str) -> None:
-    from coldfusion_client.bases import model_name
+    from coldfusion_client.standing import model_status
 
-    model = at.api.model(model_name(name))
-    number = model.open_round
-    current = None if number is None else at.api.round(name, number)
-    found = [] if number is None else list(at.api.contributions(name, round=number))
-    at.out.say(f"{model.name}: newest base {model.current}. {_told(current)}")
-    data = {
-        "model": model.model_dump(mode="json"),
-        "round": current.model_dump(mode="json") if current else None,
-        **_dumped(found),
-    }
-    at.out.table(data, TITLES, _rows(found))
+    found = model_status(at.api, name)
+    at.out.say(f"{found.model.name}: newest base {found.model.current}. {_told(found.round)}")
+    at.out.table(found.as_json(), TITLES, _rows(found.contributions))
 
 
 def _told(current: Round | None) -> str:
@@ -113,10 +90,6 @@ def _contribution(at: Session, identity: str) -> None:
     lines += [contribution.hint] if contribution.hint else []
     text = "\n".join(clean(line) for line in lines)
     at.out.result(contribution.model_dump(mode="json"), text, contribution.state.value)
-
-
-def _dumped(found: Iterable[Contribution]) -> dict[str, Any]:
-    return {"contributions": [one.model_dump(mode="json") for one in found]}
 
 
 def _rows(found: Iterable[Contribution]) -> list[tuple[object, ...]]:

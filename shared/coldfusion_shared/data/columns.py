@@ -1,84 +1,71 @@
-"""Which column holds the text, its second text and the label."""
+"""Which column plays which role."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from coldfusion_shared.data.table import Table
 from coldfusion_shared.errors import BadData
 
-# In the order in which they are looked for.
-TEXT_NAMES = (
-    *("text", "question", "sentence", "sentence1", "premise", "question1", "text1", "review"),
-    *("content", "document", "comment", "tweet", "message", "body", "utterance", "title"),
-)
-LABEL_NAMES = (
-    *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion"),
-    *("topic", "rating", "stars", "gold_label"),
-)
-# The second text is looked for by the name of the first.
-PAIR_NAMES = {
-    "text": ("text_pair", "text2"),
-    "text1": ("text2",),
-    "sentence": ("sentence2",),
-    "sentence1": ("sentence2",),
-    "premise": ("hypothesis",),
-    "question1": ("question2",),
-    "question": ("sentence", "answer"),
-}
+if TYPE_CHECKING:
+    from coldfusion_shared.tasks.roles import Role
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The names of the columns to read, as the file spells them."""
+def find_columns(table: Table, roles: tuple[Role, ...], given: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the roles' columns, as the file spells them.
 
-    text: str
-    pair: str | None
-    label: str
+    Args:
+        table: the training data.
+        roles: of the task.
+        given: columns that the person names, by role; the others are found by their usual names.
 
-
-def find_columns(
-    table: Table, *, text: str | None, text_pair: str | None, label: str | None
-) -> Columns:
-    """Take the columns that the caller names and find the others by their usual names."""
-    text = _named(table, text) or _first(table, TEXT_NAMES)
-    label = _named(table, label) or _first(table, LABEL_NAMES)
-    if text is None:
-        raise _not_found(table, "the text", "--text-column")
-    if label is None:
-        raise _not_found(table, "the label", "--label-column")
-    pair = _named(table, text_pair) or _first(table, PAIR_NAMES.get(text.lower(), ()))
-    return Columns(text, None if pair == label else pair, label)
-
-
-def require_columns(table: Table, columns: Columns) -> None:
-    """Refuse a split that lacks a column that the training split has."""
-    for name in (columns.text, columns.pair, columns.label):
-        _named(table, name)
+    Raises:
+        BadData: a named column is not there, or none has a usual name for a required role.
+    """
+    columns = usual_columns(table, roles, given)
+    for role in roles:
+        if role.required and role.name not in columns:
+            raise BadData(
+                f"No column of {table.where} has a usual name for {role.what}; its columns are: "
+                f"{_listed(table)}.",
+                hint=f"Say which one it is with --column {role.name}=NAME. The first line of a CSV "
+                "or TSV file must name the columns.",
+            )
+    return columns
 
 
-def _named(table: Table, name: str | None) -> str | None:
-    if name is None or name in table.columns:
-        return name
-    raise BadData(
-        f"{table.where} has no column {name!r}.",
-        hint=f"Its columns are: {_listed(table)}.",
-    )
+def usual_columns(
+    table: Table, roles: tuple[Role, ...], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return as many of the roles' columns as can be found; a column plays one role only."""
+    named = {role.name: given[role.name] for role in roles if role.name in given}
+    for name in named.values():
+        require_column(table, name)
+    columns, spelt = dict(named), {name.strip().lower(): name for name in table.columns}
+    # Required ones choose first: the second text of a pair may be called like a label.
+    for role in sorted(roles, key=lambda role: not role.required):
+        if role.name not in columns:
+            names = (*role.names, *_beside(role, columns.get(roles[0].name)))
+            free = (spelt[name] for name in names if name in spelt)
+            found = next((name for name in free if name not in columns.values()), None)
+            if found is not None:
+                columns[role.name] = found
+    return columns
 
 
-def _first(table: Table, names: Iterable[str]) -> str | None:
-    spelt = {column.strip().lower(): column for column in table.columns}
-    return next((spelt[name] for name in names if name in spelt), None)
+def require_column(table: Table, name: str) -> None:
+    """Refuse a table that lacks the column `name`."""
+    if name not in table.columns:
+        raise BadData(
+            f"{table.where} has no column {name!r}.",
+            hint=f"Its columns are: {_listed(table)}.",
+        )
 
 
-def _not_found(table: Table, what: str, option: str) -> BadData:
-    return BadData(
-        f"No column of {table.where} has a usual name for {what}; its columns are: "
-        f"{_listed(table)}.",
-        hint=f"Say which one it is with {option}. The first line of a CSV or TSV file must name "
-        "the columns.",
-    )
+def _beside(role: Role, first: str | None) -> Iterable[str]:
+    return role.beside.get(first.strip().lower(), ()) if first else ()
 
 
 def _listed(table: Table) -> str:

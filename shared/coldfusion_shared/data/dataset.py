@@ -4,51 +4,72 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from coldfusion_shared.data.sampling import stratified_order
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples as columns of one length: texts, their second texts (or None), label indices."""
+    """
+    Examples as columns of one length, at least one.
 
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    labels: tuple[int, ...]
+    `columns` are by role: what a column is to the task, such as "text" or "label". `names` are what
+    integers in them stand for, where scoring has to know it.
+    """
+
+    columns: Mapping[str, tuple[Any, ...]]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, role: str) -> tuple[Any, ...]:
+        return self.columns[role]
+
+    def get(self, role: str) -> tuple[Any, ...] | None:
+        """Return the column of a role, or None where there is none."""
+        return self.columns.get(role)
 
     def take(self, indices: Sequence[int]) -> Split:
         """Return the examples at `indices`, in that order."""
         return Split(
-            tuple(self.texts[i] for i in indices),
-            None if self.pairs is None else tuple(self.pairs[i] for i in indices),
-            tuple(self.labels[i] for i in indices),
+            {role: tuple(column[i] for i in indices) for role, column in self.columns.items()},
+            self.names,
         )
 
     def sample(self, size: int, seed: int) -> Split:
         """Return at most `size` examples, stratified by label, in their present order."""
-        return self.take(sorted(stratified_order(self.labels, seed)[:size]))
+        return self.take(sorted(stratified_order(self.strata, seed)[:size]))
 
-    def inputs(self) -> Iterator[tuple[str, str | None]]:
-        """Return each example's text and second text."""
-        return zip(self.texts, self.pairs or (None,) * len(self), strict=True)
+    @property
+    def strata(self) -> Sequence[int]:
+        """What sampling is stratified by: labels where an example has one of a few."""
+        labels = self.columns.get("label", ())
+        whole = bool(labels) and all(isinstance(label, int) for label in labels)
+        return labels if whole else (0,) * len(self)
+
+    def keys(self, roles: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+        """Return each example's values of `roles`, None for those that there are not."""
+        absent = (None,) * len(self)
+        return zip(*(self.columns.get(role, absent) for role in roles), strict=True)
 
 
 @dataclass(frozen=True)
 class TextDataset:
     """
-    A labelled data set: what to learn from, what to choose by, and what to be scored on.
+    A data set: what to learn from, what to choose by, and what to be scored on.
 
-    `labels` are the names that the splits' label indices stand for. `notes` tell the person what
-    was decided while reading, such as which split was made from which.
+    `task` is the kind of task that it was read for. `labels` are the names that label indices
+    stand for, () where the task has none. `notes` tell the person what was decided while reading,
+    such as which split was made from which.
     """
 
     name: str
+    task: str
     labels: tuple[str, ...]
     train: Split
     validation: Split
@@ -56,24 +77,26 @@ class TextDataset:
     notes: tuple[str, ...] = ()
 
     @property
-    def has_pairs(self) -> bool:
-        """Whether an example is two texts."""
-        return self.train.pairs is not None
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of label names and examples: the same however the data were stored."""
+        """SHA-256 (hex) of task, labels and examples: the same however the data were stored."""
         sha = hashlib.sha256()
         for record in self._records():
-            sha.update(json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n")
+            line = json.dumps(record, separators=(",", ":"), sort_keys=True)
+            sha.update(line.encode("ascii") + b"\n")
         return sha.hexdigest()
 
-    def _records(self) -> Iterable[Sequence[str | int | None]]:
+    def _records(self) -> Iterable[Sequence[Any]]:
+        yield ["task", self.task]
         yield ["labels", *self.labels]
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        for name, split in parts.items():
-            for (text, pair), label in zip(split.inputs(), split.labels, strict=True):
-                yield name, text, pair, label
+        for name, split in self.splits.items():
+            roles = sorted(split.columns)
+            yield [name, *roles]
+            yield from split.keys(roles)
 
     def capped(
         self,

@@ -9,6 +9,9 @@ from coldfusion_shared.data.folder import SPLIT_NAMES
 from coldfusion_shared.data.table import Table
 from coldfusion_shared.errors import BadData
 
+# Columns that hold labels, though their type does not say so.
+_LABELS = frozenset(("label", "labels", "answer", "answerkey"))
+
 
 def read_hub(source: str) -> dict[str, Table]:
     """Load the data set called ``name`` or ``name:config``, from the cache or the Hub."""
@@ -44,11 +47,8 @@ def tables_of(source: str, loaded: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def _table(where: str, rows: Any) -> Table:
-    import datasets
-
     # Others, such as images, would be decoded one by one for nothing.
-    plain = datasets.Value | datasets.ClassLabel
-    names = [name for name, feature in rows.features.items() if isinstance(feature, plain)]
+    names = [name for name, feature in rows.features.items() if _is_plain(feature)]
     return Table(
         where,
         {name: rows[name][:] for name in names},
@@ -58,11 +58,26 @@ def _table(where: str, rows: Any) -> Table:
     )
 
 
+def _is_plain(feature: Any) -> bool:
+    """Return whether a column holds values, or lists and objects of them."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return all(map(_is_plain, feature.values()))
+    # Lists have classes that differ from one release of the library to the next.
+    if hasattr(feature, "feature"):
+        return _is_plain(feature.feature)
+    return isinstance(feature, datasets.Value | datasets.ClassLabel)
+
+
 def _classes(rows: Any) -> dict[str, list[str]]:
-    features = rows.features.items()
-    return {name: feature.names for name, feature in features if hasattr(feature, "names")}
+    """Return the names of integers by column, where these are values or lists of them."""
+    innermost = {name: getattr(one, "feature", one) for name, one in rows.features.items()}
+    return {name: one.names for name, one in innermost.items() if hasattr(one, "names")}
 
 
 def _hides_labels(rows: Any) -> bool:
-    # Benchmarks publish their test inputs with -1 in place of every label.
-    return any(set(rows[name]) == {-1} for name in _classes(rows))
+    # Benchmarks publish their test inputs with -1, or nothing, in place of every label.
+    named = {name for name, feature in rows.features.items() if hasattr(feature, "names")}
+    usual = {name for name in rows.features if name.lower() in _LABELS}
+    return any(all(label in (-1, None, "") for label in rows[name]) for name in named | usual)

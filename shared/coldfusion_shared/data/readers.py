@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coldfusion_shared.data.checks import check_divided, check_labels, check_seen
-from coldfusion_shared.data.columns import Columns, find_columns, require_columns
-from coldfusion_shared.data.dataset import Split, TextDataset
+from coldfusion_shared.data.checks import check_count, check_divided, check_size
+from coldfusion_shared.data.choice import choose_task
+from coldfusion_shared.data.columns import require_column
+from coldfusion_shared.data.dataset import TextDataset
 from coldfusion_shared.data.folder import read_card, read_file, read_splits
 from coldfusion_shared.data.formats import discover
 from coldfusion_shared.data.hub import read_hub
 from coldfusion_shared.data.splits import complete
 from coldfusion_shared.data.table import Table
-from coldfusion_shared.data.values import labels_of, texts_of
 from coldfusion_shared.errors import BadData
+from coldfusion_shared.tasks.architectures import Architecture
 
 # What may be a data set of the Hub: NAME or OWNER/NAME, perhaps with :CONFIG.
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
+# The roles whose integers dataset.json may have names for.
+_NAMED_ROLES = ("label", "tags")
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class _Source:
 def load_dataset(
     source: str,
     *,
-    text_column: str | None = None,
-    text_pair_column: str | None = None,
-    label_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    task: str | None = None,
+    architecture: Architecture | None = None,
     seed: int = 13,
 ) -> TextDataset:
     """
@@ -45,31 +48,30 @@ def load_dataset(
     Args:
         source: a CSV, TSV, JSONL or Parquet file; a folder with one such file a split and perhaps
             a dataset.json; or ``name`` or ``name:config`` of a Hugging Face data set.
-        text_column: the column of the text; null: the one with a usual name.
-        text_pair_column: the column of the second text of a pair; null: the one that usually goes
-            with the text's column, if it is there.
-        label_column: the column of the label; null: the one with a usual name.
+        columns: the columns of some roles, by role; the others are found by their usual names.
+        task: the kind of task; null: the first one that fits the columns.
+        architecture: of the base that is to learn from it, which decides between tasks where the
+            data alone do not.
         seed: decides which examples a missing split is made of.
 
     Raises:
         BadData: it cannot be read or learnt from; the message says where, the hint what to do.
+        UnknownName: there is no task of that name.
     """
     found = _open(source)
     for table in found.tables.values():
         _require_rows(table)
-    columns = find_columns(
-        found.tables["train"], text=text_column, text_pair=text_pair_column, label=label_column
+    check_size(source, found.tables)
+    chosen, places = choose_task(
+        found.tables["train"], columns or {}, name=task, architecture=architecture
     )
-    tables = {split: _with_classes(found, t, columns) for split, t in found.tables.items()}
-    labels = {split: labels_of(table, columns.label) for split, table in tables.items()}
-    check_labels(source, labels)
-    check_seen(tables, labels)
-
-    names = tables["train"].classes.get(columns.label) or _sorted(set(labels["train"]))
-    given = {split: _split(table, columns, labels[split], names) for split, table in tables.items()}
-    parts, notes = complete(given, seed)
-    dataset = TextDataset(found.name, names, **parts, notes=notes)
+    tables = {split: _prepared(found, table, places) for split, table in found.tables.items()}
+    labels, given = chosen.parse(tables, places)
+    check_count(source, len(labels))
+    parts, notes = complete(given, chosen.inputs, seed)
+    dataset = TextDataset(found.name, chosen.name, labels, **parts, notes=notes)
     check_divided(dataset)
+    chosen.check(dataset)
     return dataset
 
 
@@ -95,23 +97,9 @@ def _looks_like_path(source: str) -> bool:
     return not _HUB_NAME.fullmatch(source) or Path(source).suffix.lower() in discover()
 
 
-def _with_classes(found: _Source, table: Table, columns: Columns) -> Table:
-    require_columns(table, columns)
-    return replace(table, classes={columns.label: found.labels}) if found.labels else table
-
-
-def _split(
-    table: Table, columns: Columns, labels: tuple[str, ...], names: tuple[str, ...]
-) -> Split:
-    index = {name: position for position, name in enumerate(names)}
-    return Split(
-        texts_of(table, columns.text),
-        texts_of(table, columns.pair) if columns.pair else None,
-        tuple(index[label] for label in labels),
-    )
-
-
-def _sorted(labels: set[str]) -> tuple[str, ...]:
-    """Sort numbers by value, so that 10 comes after 9, and everything else by spelling."""
-    numeric = all(label.removeprefix("-").isdecimal() for label in labels)
-    return tuple(sorted(labels, key=lambda label: (int(label) if numeric else 0, label)))
+def _prepared(found: _Source, table: Table, places: Mapping[str, str]) -> Table:
+    """Refuse a split that lacks a column of the training split; give integers their names."""
+    for column in places.values():
+        require_column(table, column)
+    named = [places[role] for role in _NAMED_ROLES if role in places]
+    return replace(table, classes=dict.fromkeys(named, found.labels)) if found.labels else table

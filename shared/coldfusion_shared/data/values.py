@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from coldfusion_shared.data.table import Table
 from coldfusion_shared.errors import BadData
 
 
-def texts_of(table: Table, column: str) -> tuple[str, ...]:
-    """Return a column of texts, none of which is empty."""
-    texts = tuple(_text(table, row, column) for row in range(len(table.lines)))
+def texts_of(table: Table, column: str, role: str = "text") -> tuple[str, ...]:
+    """Return a column of texts, none of which is empty; `role` is what it is to the task."""
+    texts = tuple(_text(table, row, column, role) for row in range(len(table.lines)))
     empty = [row for row, text in enumerate(texts) if not text.strip()]
     if empty:
         raise BadData(
-            f"{table.where}: {_of(empty, texts)} have no text in column {column!r}, the first in "
-            f"{table.unit} {table.lines[empty[0]]}.",
+            f"{table.where}: {len(empty)} of {len(texts)} examples have no text in column "
+            f"{column!r}, the first in {table.unit} {table.lines[empty[0]]}.",
             hint="Fill them in or delete those examples.",
         )
     return texts
@@ -23,29 +24,82 @@ def texts_of(table: Table, column: str) -> tuple[str, ...]:
 
 def labels_of(table: Table, column: str) -> tuple[str, ...]:
     """Return a column of labels by their names; an integer's name is its digits."""
-    labels = tuple(_label(table, row, column) for row in range(len(table.lines)))
+    cells = table.columns[column]
+    labels = tuple(name_of(table, row, column, value) for row, value in enumerate(cells))
     missing = [row for row, label in enumerate(labels) if not label]
     if missing:
-        raise BadData(
-            f"{table.where}: {_of(missing, labels)} have no label in column {column!r}, the first "
-            f"in {table.unit} {table.lines[missing[0]]}.",
-            hint="Label them or delete those examples.",
-        )
+        raise _without_label(table, column, missing)
     return labels
 
 
-def _of(some: Sequence[object], every: Sequence[object]) -> str:
-    return f"{len(some)} of {len(every)} examples"
+def sorted_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Sort numbers by value, so that 10 comes after 9, and everything else by spelling."""
+    distinct = set(labels)
+    numeric = all(_is_whole(label.removeprefix("-")) for label in distinct)
+    return tuple(sorted(distinct, key=lambda label: (int(label) if numeric else 0, label)))
 
 
-def _text(table: Table, row: int, column: str) -> str:
-    value = table.columns[column][row]
+def _is_whole(text: str) -> bool:
+    # Python makes no number of thousands of digits.
+    return text.isdecimal() and len(text) < 20
+
+
+def numbers_of(table: Table, column: str) -> tuple[float, ...]:
+    """Return a column of finite numbers, written as numbers or as text."""
+    cells = table.columns[column]
+    missing = [row for row, value in enumerate(cells) if _is_missing(value)]
+    if missing:
+        raise _without_label(table, column, missing)
+    return tuple(_number(table, row, column, value) for row, value in enumerate(cells))
+
+
+def number(value: object) -> float | None:
+    """Return the finite number that a cell holds, or null."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _number(table: Table, row: int, column: str, value: object) -> float:
+    found = number(value)
+    if found is None:
+        raise BadData(
+            f"{table.at(row)}: column {column!r} holds {value!r:.40}, which is not a number.",
+            hint="Write it like 3.5, or say which column holds the label with --column label=NAME.",
+        )
+    return found
+
+
+def _is_missing(value: object) -> bool:
+    # NaN is how data frames write a missing number.
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def _without_label(table: Table, column: str, rows: Sequence[int]) -> BadData:
+    return BadData(
+        f"{table.where}: {len(rows)} of {len(table.lines)} examples have no label in column "
+        f"{column!r}, the first in {table.unit} {table.lines[rows[0]]}.",
+        hint="Label them or delete those examples.",
+    )
+
+
+def _text(table: Table, row: int, column: str, role: str) -> str:
+    return text_of(table, row, column, role, table.columns[column][row])
+
+
+def text_of(table: Table, row: int, column: str, role: str, value: object) -> str:
+    """Return the text that a cell, or one of the values in it, holds; "" for none."""
     if value is None:
         return ""
     if not isinstance(value, str):
         raise BadData(
             f"{table.at(row)}: column {column!r} holds {value!r:.40}, which is not a text.",
-            hint="Say which column holds the text with --text-column.",
+            hint="Write it as a text, or say which column holds the text with --column "
+            f"{role}=NAME.",
         )
     # JSON can write half a surrogate pair, which no tokenizer takes.
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -56,8 +110,8 @@ def _text(table: Table, row: int, column: str) -> str:
     return value
 
 
-def _label(table: Table, row: int, column: str) -> str:
-    value = table.columns[column][row]
+def name_of(table: Table, row: int, column: str, value: object) -> str:
+    """Return the name of a class that a cell, or one of the values in it, gives; "" for none."""
     if value is None or value != value:  # NaN is how data frames write a missing number
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -66,17 +120,15 @@ def _label(table: Table, row: int, column: str) -> str:
         raise BadData(
             f"{table.at(row)}: column {column!r} holds {value!r:.40}, which is not the name or "
             "number of a class.",
-            hint="Say which column holds the label with --label-column.",
+            hint="Say which column holds the label with --column label=NAME.",
         )
     name = str(value).strip()
-    return _class(table, row, column, name) if name and column in table.classes else name
-
-
-def _class(table: Table, row: int, column: str, name: str) -> str:
+    if not name or column not in table.classes:
+        return name
     names = table.classes[column]
-    is_index = name.isdecimal() and int(name) < len(names)
+    is_index = _is_whole(name) and int(name) < len(names)
     # A number is an index, unless it came as text and is a name itself, like five stars' "5".
-    if name in names and not (is_index and isinstance(table.columns[column][row], int)):
+    if name in names and not (is_index and isinstance(value, int)):
         return name
     if is_index:
         return names[int(name)]

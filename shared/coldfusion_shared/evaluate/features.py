@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coldfusion_shared.tasks.labelled import cut
 from coldfusion_shared.tasks.pretrained import load_model, load_tokenizer, longest_input
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ class Encoder:
         """
         import numpy as np
 
-        pairs = None if split.pairs is None else list(split.pairs)
+        pairs = split.get("text_pair")
         encoded = self.tokenizer(
-            list(split.texts), pairs, truncation=True, max_length=self.max_length
+            cut(split["text"], self.max_length),
+            None if pairs is None else cut(pairs, self.max_length),
+            truncation=True,
+            max_length=self.max_length,
         )
         # Texts of one length share a batch, so that hardly anything is computed for padding.
         order = sorted(range(len(split)), key=lambda i: len(encoded["input_ids"][i]))

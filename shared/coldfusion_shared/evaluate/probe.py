@@ -71,7 +71,7 @@ def probe_with(
     import numpy as np
 
     parts = [
-        (encoder.features(split, progress), np.asarray(split.labels))
+        (encoder.features(split, progress), np.asarray(split["label"]))
         for split in (dataset.train, dataset.validation, dataset.test)
     ]
     return fit_probe(*parts, seed=seed)

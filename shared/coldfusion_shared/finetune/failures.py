@@ -27,12 +27,18 @@ def named_failures() -> Iterator[None]:
         raise _named(error) from error
 
 
-def diverged(step: int, lr: float) -> TrainingFailed:
+def diverged(step: int, lr: float, precision: str = "fp32") -> TrainingFailed:
     """Say at which step the numbers stopped being finite."""
+    other = " fp16 overflows easily, too: try --precision fp32." if precision == "fp16" else ""
     return TrainingFailed(
         f"The training diverged: after step {step} the loss or the weights are not finite.",
-        hint=f"Use a lower learning rate, such as --lr {lr / 5:.0e}.",
+        hint=f"Use a lower learning rate, such as --lr {lr / 5:.0e}.{other}",
     )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocator could not give what was asked of it."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _named(error: Exception) -> ColdFusionError:
@@ -43,10 +49,10 @@ def _named(error: Exception) -> ColdFusionError:
             "The disk is full; the finetuned model could not be written.",
             hint="Free some space, or choose another folder with --output, and run it again.",
         )
-    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+    if out_of_memory(error):
         return TrainingFailed(
             "Finetuning needs more memory than there is.",
-            hint="Use a smaller --batch-size or --max-length.",
+            hint="Use a smaller --batch-size or --max-length, or --gradient-checkpointing.",
         )
     reason = (text.strip() or type(error).__name__).splitlines()[0]
     return TrainingFailed(f"Finetuning failed: {reason}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class FinetuneSettings(BaseModel):
@@ -19,10 +21,26 @@ class FinetuneSettings(BaseModel):
         default=5e-5, description="learning rate at the start; it falls linearly to 0"
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=16, description="examples a step"
+        default=16, description="examples of a batch, which several GPUs share"
+    )
+    gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=1, description="batches whose gradients are added up to one step"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="keep few intermediate results and compute the others again: much less "
+        "memory, about a third more time",
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="numbers to compute with: auto, fp32, bf16 or fp16; auto takes bf16 or fp16 "
+        "where the machine is quick with it. The weights stay 32 bits wide",
     )
     max_length: Annotated[int, Field(ge=4, le=131_072)] = Field(
         default=128, description="tokens of an example; what is longer is cut"
+    )
+    group_by_length: bool = Field(
+        default=True, description="put examples of like length into a batch: less padding"
     )
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
         default=13, description="random seed of the head's first weights and of the examples' order"

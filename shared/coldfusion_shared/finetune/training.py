@@ -2,114 +2,234 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from safetensors.torch import load_file
+from transformers import PrinterCallback, set_seed
 
 from coldfusion_shared.data.dataset import Split, TextDataset
-from coldfusion_shared.finetune.callbacks import BestWeights, ProgressCallback
-from coldfusion_shared.finetune.failures import diverged
+from coldfusion_shared.errors import InvalidRequest
+from coldfusion_shared.finetune import processes
+from coldfusion_shared.finetune.arguments import arguments, unused_gpus
+from coldfusion_shared.finetune.batches import share_out
+from coldfusion_shared.finetune.callbacks import BestWeights, Clock, Epochs, ProgressCallback
+from coldfusion_shared.finetune.checkpoints import Checkpoints, Mark
+from coldfusion_shared.finetune.collate import Reproducible
+from coldfusion_shared.finetune.failures import diverged, out_of_memory
+from coldfusion_shared.finetune.order import EpochOrder, length_of
+from coldfusion_shared.finetune.precision import choose_precision
 from coldfusion_shared.finetune.settings import FinetuneSettings
-from coldfusion_shared.finetune.train import Progress
+from coldfusion_shared.finetune.trainer import BEST, OurSeq2SeqTrainer, OurTrainer, free_memory
 from coldfusion_shared.tasks import Task
 from coldfusion_shared.tasks.pretrained import load_tokenizer, longest_input
 
-# Without gradients there is room for more examples at once.
-# Of all steps, those in which the learning rate rises from 0.
-WARMUP = 0.1
-SCORING_BATCH = 64
+Progress = Callable[[int, int, float], None]
+# A checkpoint to go on from.
+Begun = tuple[Path, Mark]
+# Large models are written in parts.
+WEIGHTS = "model*.safetensors"
+# Adam keeps two numbers for each weight.
+NUMBERS_A_WEIGHT, BYTES_A_NUMBER = 3, 4
 
 
 class Training:
     """A base with a fresh head, and the data that it learns from."""
 
     def __init__(
-        self, base: Path, dataset: TextDataset, settings: FinetuneSettings, task: Task
+        self,
+        base: Path,
+        dataset: TextDataset,
+        settings: FinetuneSettings,
+        task: Task,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Load the base; raises `BadModel`."""
-        # Before the head is drawn.
-        set_seed(settings.seed)
-        self.task = task
-        self.dataset = dataset
-        self.settings = settings
-        self.tokenizer = load_tokenizer(base)
-        self.model = task.build_model(base, dataset)
-        self.max_length = longest_input(self.tokenizer, self.model, settings.max_length)
+        """
+        Load the base.
 
-    def run(self, progress: Progress) -> int:
-        """Train, and return the steps it took; raises `TrainingFailed` when it diverges."""
-        best = BestWeights() if self.settings.early_stopping else None
-        with TemporaryDirectory() as scratch:
-            trainer = self._trainer(
-                scratch,
-                train_dataset=self.task.encode(self.tokenizer, self.dataset.train, self.max_length),
-                eval_dataset=self._by_length(self.dataset.validation),
+        Raises:
+            BadModel: it cannot be loaded.
+            InvalidRequest: the model or the machine cannot do what the settings ask for.
+        """
+        self.base, self.dataset, self.settings, self.task = base, dataset, settings, task
+        self.say = say if processes.is_first() else lambda _: None
+        self.precision = choose_precision(settings.precision)
+        self.batches = share_out(
+            settings.batch_size, settings.gradient_accumulation, processes.count()
+        )
+        self.tokenizer = load_tokenizer(base)
+        self.model = self._fresh_model()
+        self.max_length = longest_input(self.tokenizer, self.model, settings.max_length)
+        if settings.gradient_checkpointing and not self.model.supports_gradient_checkpointing:
+            raise InvalidRequest(
+                f"A {type(self.model).__name__} cannot compute with --gradient-checkpointing.",
+                hint="Leave it out, and use a smaller --batch-size with --gradient-accumulation.",
             )
-            trainer.add_callback(ProgressCallback(progress))
-            if best:
-                trainer.add_callback(best)
-            trainer.train()
-        if best and best.weights:
-            self.model.load_state_dict(best.weights)
-        steps = int(trainer.state.global_step)
+
+    def run(
+        self,
+        progress: Progress,
+        checkpoints: Checkpoints | None = None,
+        *callbacks: Any,
+    ) -> int:
+        """
+        Train, and return the steps it took.
+
+        Args:
+            progress: called after each step.
+            checkpoints: to go on from and to write; null: none.
+            callbacks: of transformers, that watch it besides.
+
+        Raises:
+            TrainingFailed: it diverges.
+        """
+        if unused := unused_gpus(processes.count()):
+            self.say(
+                f"{unused} more GPUs are here and not used. To use them all, begin the command "
+                f"with: torchrun --nproc-per-node {unused + 1} -m coldfusion_client"
+            )
+        while True:
+            try:
+                steps = self._train(progress, checkpoints, callbacks)
+                break
+            except (MemoryError, RuntimeError) as error:
+                # Of several processes, only one may have noticed; the others wait for it.
+                if not out_of_memory(error) or processes.count() > 1 or self.batches.size == 1:
+                    raise
+            self._make_smaller()
         # The last step's loss was taken before its update.
         if not all(weight.isfinite().all() for weight in self.model.parameters()):
-            raise diverged(steps, self.settings.lr)
+            raise diverged(steps, self.settings.lr, self.precision)
         return steps
 
-    def score(self, split: Split) -> float:
-        """Return the model's score on a split, in percent."""
+    def score(self, split: Split) -> Mapping[str, float]:
+        """Return the metrics of the model on a split, in percent; the task's own among them."""
         with TemporaryDirectory() as scratch:
-            metrics = self._trainer(scratch, eval_dataset=self._by_length(split)).evaluate()
-        return float(metrics["eval_score"])
+            trainer = self._trainer(scratch, split)
+            metrics = trainer.evaluate()
+        names = [name.removeprefix("eval_metric_") for name in metrics if "eval_metric_" in name]
+        return {name: float(metrics[f"eval_metric_{name}"]) for name in names}
 
     def save(self, folder: Path) -> None:
         """Write the model with its head, its config and its tokenizer."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _by_length(self, split: Split) -> Any:
-        # Examples of one length share a batch, so that hardly anything is computed for padding.
-        encoded = self.task.encode(self.tokenizer, split, self.max_length)
-        return sorted(encoded, key=lambda example: len(example["input_ids"]))
+    def _fresh_model(self) -> Any:
+        # Before the head is drawn.
+        set_seed(self.settings.seed)
+        return self.task.build_model(self.base, self.dataset)
 
-    def _trainer(self, scratch: str, **data: Any) -> Any:
-        build: Any = Trainer  # its constructor has no types
-        trainer = build(
+    def _make_smaller(self) -> None:
+        smaller = self.batches.smaller()
+        assert smaller is not None
+        self.batches = smaller
+        self.model = None
+        free_memory()
+        self.say(
+            f"The memory does not suffice: going on with {smaller.size} examples at a time. A step "
+            f"still learns from {smaller.step}."
+        )
+        self.model = self._fresh_model()
+
+    def _train(
+        self, progress: Progress, checkpoints: Checkpoints | None, callbacks: tuple[Any, ...]
+    ) -> int:
+        best = BestWeights() if self.settings.early_stopping else None
+        begun: Begun | None = None
+        if checkpoints:
+            newest = checkpoints.latest() if processes.is_first() else None
+            begun = processes.from_first(newest)
+        if begun and best:
+            _restore(best, *begun)
+        if begun and begun[1].finished:
+            steps = begun[1].step
+            for part in begun[0].glob(WEIGHTS):
+                self._load(load_file(part))
+        else:
+            watching = [*callbacks, ProgressCallback(progress, self.precision)]
+            steps = self._learn(checkpoints, begun, best, watching)
+        if best and best.weights:
+            self._load(best.weights)
+        return steps
+
+    def _learn(
+        self,
+        checkpoints: Checkpoints | None,
+        begun: Begun | None,
+        best: BestWeights | None,
+        callbacks: list[Any],
+    ) -> int:
+        if best:
+            callbacks.append(best)
+        if checkpoints:
+            callbacks.append(Clock(checkpoints, self._checkpoint_bytes()))
+        if begun:
+            self.say(f"Going on after step {begun[1].step}.")
+        with nullcontext(checkpoints.folder) if checkpoints else TemporaryDirectory() as folder:
+            trainer = self._trainer(str(folder), self.dataset.validation, learns=True)
+            trainer.best, trainer.checkpoints = best, checkpoints
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            trainer.train(resume_from_checkpoint=str(begun[0]) if begun else None)
+        return int(trainer.state.global_step)
+
+    def _load(self, weights: Mapping[str, Any]) -> None:
+        # Not strictly: tied weights are written once.
+        self.model.load_state_dict(weights, strict=False)
+
+    def _checkpoint_bytes(self) -> int:
+        weights = sum(int(weight.numel()) for weight in self.model.parameters())
+        best = 1 if self.settings.early_stopping else 0
+        return (NUMBERS_A_WEIGHT + best) * BYTES_A_NUMBER * weights
+
+    def _trainer(self, folder: str, scored: Split, *, learns: bool = False) -> Any:
+        scoring = self.task.scoring(self.tokenizer, scored, self.max_length)
+        collator = Reproducible(self.task.collator(self.tokenizer, self.model), self.settings.seed)
+        generates = self.task.generates
+        kind: Any = OurSeq2SeqTrainer if generates else OurTrainer
+        learnt = order = None
+        if learns:
+            learnt = self.task.encode(self.tokenizer, self.dataset.train, self.max_length)
+            order = EpochOrder(
+                [length_of(example) for example in learnt],
+                self.batches.step,
+                self.settings.seed,
+                grouped=self.settings.group_by_length,
+            )
+        trainer = kind(
             model=self.model,
-            args=_arguments(self.settings, scratch),
-            **data,
-            data_collator=self.task.collator(self.tokenizer),
-            compute_metrics=lambda outcome: {
-                "score": self.task.score(outcome.predictions, outcome.label_ids)
-            },
+            args=arguments(
+                self.settings, self.batches, self.precision, folder, generates=generates
+            ),
+            train_dataset=learnt,
+            eval_dataset=scoring.examples,
+            data_collator=collator,
+            compute_metrics=lambda outcome: self._metrics(
+                scoring.score(outcome.predictions, outcome.label_ids)
+            ),
+            # All the outputs of a language model would hardly fit into memory.
+            preprocess_logits_for_metrics=getattr(self.task, "reduce", None),
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.order, trainer.say = order, self.say
+        if order:
+            trainer.add_callback(Epochs(order, collator))
         return trainer
 
+    def _metrics(self, scores: Mapping[str, float]) -> dict[str, float]:
+        # A model whose outputs are no numbers is no better than any other.
+        score = scores[self.task.metric]
+        named = {f"metric_{name}": value for name, value in scores.items()}
+        return {**named, "score": score if math.isfinite(score) else -math.inf}
 
-def _arguments(settings: FinetuneSettings, scratch: str) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=scratch,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
-        learning_rate=settings.lr,
-        lr_scheduler_type="linear",
-        # The new head's first gradients are wild; at a full rate some seeds never recover.
-        warmup_steps=WARMUP,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=SCORING_BATCH,
-        seed=settings.seed,
-        eval_strategy="epoch" if settings.early_stopping else "no",
-        save_strategy="no",
-        # Each step's loss as it is: an average would hide where it stopped being finite.
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-        # Pinning is for copies to a GPU, and warns where there is none.
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+
+def _restore(best: BestWeights, path: Path, mark: Mark) -> None:
+    best.idle_epochs = mark.idle_epochs
+    best.score = -math.inf if mark.score is None else mark.score
+    if (path / BEST).exists():
+        best.weights = load_file(path / BEST)

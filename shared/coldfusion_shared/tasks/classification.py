@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldfusion_shared.tasks import tasks
-from coldfusion_shared.tasks.pretrained import load_model
+from coldfusion_shared.data.checks import check_labels, check_seen, too_few
+from coldfusion_shared.data.dataset import Split
+from coldfusion_shared.data.values import labels_of, sorted_names
+from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.labelled import (
+    build_classifier,
+    by_length,
+    encode_texts,
+    first,
+    inputs_of,
+    named,
+    padding_collator,
+)
+from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from coldfusion_shared.data.dataset import Split, TextDataset
+    from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.data.table import Table
+    from coldfusion_shared.tasks.architectures import Architecture
 
 
 class Classification:
@@ -21,40 +32,72 @@ class Classification:
 
     name = "classification"
     metric = "accuracy"
+    roles = (TEXT, TEXT_PAIR, LABEL)
+    inputs = ("text", "text_pair")
+    generates = False
 
-    def fits(self, dataset: TextDataset) -> bool:
-        """Two labels at least."""
-        return len(dataset.labels) > 1
+    def fits(
+        self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
+    ) -> bool:
+        """A text and a label are enough."""
+        return True
+
+    def parse(
+        self, tables: Mapping[str, Table], columns: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Return the labels' names, and texts with label indices."""
+        column = columns["label"]
+        labels = {name: labels_of(table, column) for name, table in tables.items()}
+        check_labels(tables["train"].where, labels["train"])
+        for name, table in tables.items():
+            check_seen(table, labels[name], set(labels["train"]))
+        names = tables["train"].classes.get(column) or sorted_names(labels["train"])
+        index = {name: position for position, name in enumerate(names)}
+        return names, {
+            name: Split(
+                {
+                    **inputs_of(table, columns),
+                    "label": tuple(index[label] for label in labels[name]),
+                }
+            )
+            for name, table in tables.items()
+        }
+
+    def check(self, dataset: TextDataset) -> None:
+        """Refuse a label that is scored but was never learnt."""
+        learnt = set(dataset.train["label"])
+        if not learnt >= {*dataset.validation["label"], *dataset.test["label"]}:
+            raise too_few(dataset.name)
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with a new classifier, which knows the labels' names."""
-        names = dict(enumerate(dataset.labels))
-        return load_model(
-            "AutoModelForSequenceClassification",
-            base,
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            # A base that still carries somebody's head gets a fresh one.
-            ignore_mismatched_sizes=True,
-        )
+        return build_classifier(base, **named(dataset.labels))
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
-        """Return token ids and label of each example, without padding."""
-        pairs = None if split.pairs is None else list(split.pairs)
-        encoded = tokenizer(list(split.texts), pairs, truncation=True, max_length=max_length)
-        columns = {**encoded, "labels": split.labels}
-        return [{name: values[i] for name, values in columns.items()} for i in range(len(split))]
+        """Return token ids and label of each example."""
+        return encode_texts(tokenizer, split, max_length, split["label"])
 
-    def collator(self, tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
+    def scoring(self, tokenizer: Any, split: Split, max_length: int) -> Scoring:
+        """Accuracy, with macro F1 and Matthews' correlation beside it."""
+        return Scoring(by_length(self.encode(tokenizer, split, max_length)), _score)
+
+    def collator(self, tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
         """Return what pads a batch to its longest example."""
-        from transformers import DataCollatorWithPadding
+        return padding_collator(tokenizer, model)
 
-        pad: Callable[[list[dict[str, Any]]], Any] = DataCollatorWithPadding(tokenizer)
-        return pad
 
-    def score(self, outputs: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> float:
-        """Accuracy in percent; `outputs` are logits (n, labels)."""
-        return 100.0 * float((outputs.argmax(axis=-1) == labels).mean())
+def _score(predictions: Any, labels: Any) -> dict[str, float]:
+    """Return scores in percent of logits (n, labels), or a tuple that begins with them."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    guesses = first(predictions).argmax(axis=-1)
+    # One label alone correlates with nothing, and scikit-learn warns of it.
+    one = len({*labels.tolist(), *guesses.tolist()}) < 2
+    return {
+        "accuracy": 100.0 * float(accuracy_score(labels, guesses)),
+        "macro F1": 100.0 * float(f1_score(labels, guesses, average="macro", zero_division=0)),
+        "Matthews": 0.0 if one else 100.0 * float(matthews_corrcoef(labels, guesses)),
+    }
 
 
 tasks.register("classification")(Classification())

@@ -9,6 +9,7 @@ from typing import Any
 
 from coldfusion_shared.errors import BadModel
 from coldfusion_shared.quiet import quiet_transformers
+from coldfusion_shared.weights.body import is_head
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -22,6 +23,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     with _as_bad_model(folder, "tokenizer"):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        # A new token would need a row of the embeddings, which the community's body has not got.
+        # No loss or score counts padding, so any token serves.
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise BadModel(
             f"The tokenizer in {folder} has no padding token.",
@@ -55,7 +60,12 @@ def load_model(auto_class: str, folder: Path, **options: Any) -> Any:
             output_loading_info=True,
             **options,
         )
-    _require_body(folder, model, info)
+    if _has_no_body(model, info):
+        # Some decoders call their body by other names under some heads.
+        body = load_model("AutoModel", folder)
+        getattr(model, model.base_model_prefix).load_state_dict(body.state_dict())
+    else:
+        _require_body(folder, model, info)
     # A finetuning's steps are too small for half precision to add up.
     return model.float()
 
@@ -66,6 +76,13 @@ def longest_input(tokenizer: Any, model: Any, wanted: int) -> int:
     return int(min(wanted, tokenizer.model_max_length, positions))
 
 
+def _has_no_body(model: Any, info: dict[str, Any]) -> bool:
+    """Return whether nothing of the body was found under the names that the model has for it."""
+    prefix = f"{model.base_model_prefix}."
+    body = {name for name, _ in model.named_parameters() if name.startswith(prefix)}
+    return bool(body) and body <= set(info["missing_keys"])
+
+
 def _require_body(folder: Path, model: Any, info: dict[str, Any]) -> None:
     """Refuse a body that transformers has filled up with random numbers."""
     prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
@@ -73,7 +90,7 @@ def _require_body(folder: Path, model: Any, info: dict[str, Any]) -> None:
         name
         for name in {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
         # Many bases come without a pooler, which then is a part of the head.
-        if name.startswith(prefix) and "pooler" not in name
+        if name.startswith(prefix) and "pooler" not in name and not is_head(name)
     )
     if lacking:
         raise BadModel(

@@ -67,6 +67,11 @@ def align(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
     candidates = [dict(_same(ours, theirs))]
     candidates += [_under(ours, theirs, module) for module in _modules(theirs)]
     candidates += [_above(ours, theirs, module) for module in _modules(ours)]
+    candidates += [
+        _instead(ours, theirs, module, other)
+        for module in _modules(ours)
+        for other in _modules(theirs)
+    ]
     return max(candidates, key=len)
 
 
@@ -136,6 +141,15 @@ def _above(ours: Collection[str], theirs: Collection[str], module: str) -> dict[
         for name in ours
         if name.startswith(f"{module}.") and name[start:] in have
     }
+
+
+def _instead(
+    ours: Collection[str], theirs: Collection[str], module: str, other: str
+) -> dict[str, str]:
+    """Some decoders call their body by another name under some heads."""
+    have = set(theirs)
+    names = ((name, other + name.removeprefix(module)) for name in ours)
+    return {name: named for name, named in names if name.startswith(f"{module}.") and named in have}
 
 
 def _modules(names: Iterable[str]) -> list[str]:

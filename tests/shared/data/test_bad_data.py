@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -17,9 +19,9 @@ JSON = "".join(f'{{"text": "film {i}", "label": {i % 2}}}\n' for i in range(20))
 INVALID_JSON = '{"text": "a", "label"\n' + JSON
 
 
-def refuse(source: Path | str, message: str, **columns: str) -> BadData:
+def refuse(source: Path | str, message: str, **options: Any) -> BadData:
     with pytest.raises(BadData, match=message) as caught:
-        load_dataset(str(source), **columns)  # type: ignore[arg-type]
+        load_dataset(str(source), **options)
     assert caught.value.hint
     assert "\n" not in caught.value.message
     return caught.value
@@ -47,7 +49,11 @@ CSV = {
     "empty texts": ("text,label\n,good\n" + GOOD + " ,bad\n", "2 of 22 .* no text .* in line 2"),
     "few examples": ("text,label\na,x\nb,y\nc,x\nd,y\n", "has 4 examples; at least 10"),
     "measurements": (
-        "text,label\n" + "".join(f"a{i},0.{i}\n" for i in range(1, 20)), "19 different labels",
+        "text,label\n" + "".join(f"a{i},{i}\n" for i in range(1, 20)), "19 different labels",
+    ),
+    "two examples": ("text,label\na,x\nb,y\n", "has 2 examples; at least 10"),
+    "labels like names": (
+        "text,label\n" + "".join(f"a{i},b{i}\n" for i in range(40)), "40 different labels",
     ),
     "one text": ("text,label\n" + "same,a\nsame,b\n" * 10, "too few different examples"),
 }  # fmt: skip
@@ -59,10 +65,31 @@ def test_csv(tmp_path: Path, case: str) -> None:
     refuse(write(tmp_path / "films.csv", content), f"films.csv.*{message}|{message}")
 
 
+def test_a_hundred_thousand_labels(tmp_path: Path) -> None:
+    rows = "".join(f"film {i},class {i}\n" for i in range(100_000))
+    message = "100000 training examples have 100000 different labels"
+    refuse(write(tmp_path / "films.csv", "text,label\n" + rows), message)
+    write(tmp_path / "films" / "train.jsonl", JSON)
+    card = json.dumps({"labels": [f"class {i}" for i in range(100_000)]})
+    write(tmp_path / "films" / "dataset.json", card)
+    message = "has 100000 different labels; more than 10000 are not supported"
+    refuse(tmp_path / "films", message)
+
+
+def test_a_text_of_ten_megabytes_is_a_text(tmp_path: Path) -> None:
+    long = "a long film " * 900_000
+    for name, content in {
+        "films.csv": f"text,label\n{GOOD}{long},good\n",
+        "films.tsv": f"text\tlabel\n{GOOD}".replace(",", "\t") + f"{long}\tgood\n",
+    }.items():
+        dataset = load_dataset(str(write(tmp_path / name, content)))
+        assert max(len(text) for part in dataset.splits.values() for text in part["text"]) > 10**7
+
+
 def test_the_columns_that_are_named_must_be_there(tmp_path: Path) -> None:
     file = write(tmp_path / "films.csv", "text,label\n" + GOOD)
-    for option in ("text_column", "text_pair_column", "label_column"):
-        error = refuse(file, "has no column 'nix'", **{option: "nix"})
+    for role in ("text", "text_pair", "label"):
+        error = refuse(file, "has no column 'nix'", columns={role: "nix"})
         assert error.hint == "Its columns are: 'text', 'label'."
 
 
@@ -89,7 +116,10 @@ JSONL = {
     "label is missing": (JSON + '{"text": "a"}', "1 of 21 examples have no label .* in line 21"),
     "label is NaN": (JSON + '{"text": "a", "label": NaN}', "no label"),
     "label is a list": (JSON + '{"text": "a", "label": [1]}', r"line 21: .* holds \[1\], which"),
-    "label is a score": (JSON + '{"text": "a", "label": 0.5}', "line 21: .* holds 0.5, which"),
+    "label is an object": (
+        JSON + '{"text": "a", "label": {"is": 1}}',
+        "line 21: .* holds {'is': 1}",
+    ),
     "half a character": (JSON + '{"text": "\\ud800", "label": 1}', "line 21: .* half a character"),
 }
 
@@ -102,10 +132,10 @@ def test_jsonl(tmp_path: Path, case: str) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     refuse(write(tmp_path / "films.parquet", "no parquet"), "cannot be read as Parquet: ")
-    columns = {"text": [*"abcdefghijkl", None], "label": [0, 1] * 6 + [1], "vector": [[1]] * 13}
+    columns = {"text": [*"abcdefghijkl", None], "label": [0, 1] * 6 + [1], "vector": [[0.5]] * 13}
     parquet.write_table(pyarrow.table(columns), tmp_path / "films.parquet")
     refuse(tmp_path / "films.parquet", "1 of 13 examples have no text .* in row 13")
-    refuse(tmp_path / "films.parquet", "no column 'vector'", text_column="vector")
+    refuse(tmp_path / "films.parquet", "no column 'vector'", columns={"text": "vector"})
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
@@ -142,6 +172,13 @@ FOLDER = {
     "card is a list": ({"train.jsonl": JSON, "dataset.json": "[]"}, "dataset.json: expected an"),
     "labels are no names": ({"train.jsonl": JSON, "dataset.json": '{"labels": [1]}'}, "expected"),
     "labels twice": ({"train.jsonl": JSON, "dataset.json": '{"labels": ["a", "a"]}'}, "expected"),
+    "label missing in one split": (
+        {"train.jsonl": JSON, "test.jsonl": '{"text": "a"}'}, "test.jsonl has no column 'label'",
+    ),
+    "label missing in one row of a split": (
+        {"train.jsonl": JSON, "test.jsonl": JSON + '{"text": "a"}'},
+        "test.jsonl: 1 of 21 examples have no label in column 'label', the first in line 21",
+    ),
     "label not listed": (
         {"train.jsonl": JSON, "dataset.json": '{"labels": ["a"]}'},
         "train.jsonl, line 2: the label '1' is not one of the 1 that the data set lists",

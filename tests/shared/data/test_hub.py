@@ -45,6 +45,17 @@ def test_names_of_labels_are_kept_and_hidden_labels_left_out(
     assert ["test" in note for note in dataset.notes] == [True]
 
 
+def test_numbers_may_be_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"sentence": SENTENCES["sentence"], "label": [i / 10 for i in range(40)]}
+    rows = datasets.Dataset.from_dict(columns)
+    for nothing in (-1.0, None):
+        hidden = datasets.Dataset.from_dict({**columns, "label": [nothing] * 40})
+        serve(monkeypatch, datasets.DatasetDict({"train": rows, "test": hidden}))
+        dataset = load_dataset("glue:stsb")
+        assert dataset.task == "regression"
+        assert min(dataset.test["label"]) >= 0
+
+
 def test_a_name_without_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = serve(monkeypatch, datasets.DatasetDict({"train": part()}))
     load_dataset("somebody/films")
@@ -61,3 +72,23 @@ def test_no_train_split(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, datasets.DatasetDict({"unsupervised": part()}))
     with pytest.raises(BadData, match="no labelled train split; it has unsupervised"):
         load_dataset("films")
+
+
+def test_tags_have_their_names_and_what_is_no_text_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["O", "B-X"]
+    features = datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            "ner_tags": datasets.List(datasets.ClassLabel(names=names)),
+            "picture": datasets.Image(),
+        }
+    )
+    columns = {"tokens": [["a", "b"]] * 40, "ner_tags": [[0, 1]] * 40, "picture": [None] * 40}
+    columns["tokens"] = [[f"a{i}", "b"] for i in range(40)]
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    serve(monkeypatch, datasets.DatasetDict({"train": rows}))
+    dataset = load_dataset("conll2003")
+    assert (dataset.task, dataset.labels) == ("token-classification", ("O", "B-X"))
+    assert set(dataset.train["tags"]) == {(0, 1)}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from coldfusion_shared.data import Split, TextDataset, load_dataset
+from coldfusion_shared.data.formats.parquet import read_parquet
 
 Rows = Sequence[tuple[str, str, str]]
 HEADER = ("text", "text_pair", "label")
@@ -57,8 +58,8 @@ row_lists = st.lists(st.tuples(texts, texts, labels), min_size=20, unique_by=lam
 def rows_of(dataset: TextDataset) -> Counter[tuple[str, str | None, str]]:
     return Counter(
         (text, pair, dataset.labels[label])
-        for split in (dataset.train, dataset.validation, dataset.test)
-        for (text, pair), label in zip(split.inputs(), split.labels, strict=True)
+        for split in dataset.splits.values()
+        for text, pair, label in split.keys(["text", "text_pair", "label"])
     )
 
 
@@ -96,25 +97,24 @@ def write(path: Path, header: str, count: int = 40) -> str:
 )
 def test_columns_are_found_by_usual_names(tmp_path: Path, header: str, has_pairs: bool) -> None:
     dataset = load_dataset(write(tmp_path / "d.csv", header))
-    assert dataset.has_pairs is has_pairs
+    assert ("text_pair" in dataset.train.columns) is has_pairs
     assert dataset.labels == ("0", "1")
-    assert set("".join(dataset.train.texts)) <= set("tp0123456789")
+    assert set("".join(dataset.train["text"])) <= set("tp0123456789")
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
     file = write(tmp_path / "d.csv", "left,right,verdict")
-    dataset = load_dataset(
-        file, text_column="right", text_pair_column="left", label_column="verdict"
-    )
-    assert dataset.train.texts[0].startswith("p")
-    assert dataset.train.pairs and dataset.train.pairs[0].startswith("t")
+    columns = {"text": "right", "text_pair": "left", "label": "verdict"}
+    dataset = load_dataset(file, columns=columns)
+    assert dataset.train["text"][0].startswith("p")
+    assert dataset.train["text_pair"][0].startswith("t")
 
 
 def test_a_file_is_split_by_the_seed_and_says_so(tmp_path: Path) -> None:
     file = write(tmp_path / "films.csv", "text,label", count=100)
     dataset = load_dataset(file)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [70, 15, 15]
-    assert all(6 <= sum(split.labels) <= 9 for split in (dataset.validation, dataset.test))
+    assert all(6 <= sum(split["label"]) <= 9 for split in (dataset.validation, dataset.test))
     assert [note.split(":")[0] for note in dataset.notes] == [
         "There is no validation split",
         "There is no test split",
@@ -127,7 +127,7 @@ def test_copies_of_an_example_stay_together(tmp_path: Path) -> None:
     lines = [f"text {i % 25},{i % 2}" for i in range(100)]
     (tmp_path / "d.csv").write_text("\n".join(["text,label", *lines]))
     dataset = load_dataset(str(tmp_path / "d.csv"))
-    parts = [set(s.texts) for s in (dataset.train, dataset.validation, dataset.test)]
+    parts = [set(split["text"]) for split in dataset.splits.values()]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 25
 
 
@@ -149,10 +149,10 @@ def test_dataset_json_names_the_labels(tmp_path: Path) -> None:
     dataset = load_dataset(str(tmp_path))
     assert (dataset.name, dataset.labels, dataset.notes) == ("stars", ("2", "1", "never"), ())
     # A number is an index; the same digits as text are the name of another label.
-    assert dataset.train.labels[:3] == (0, 1, 0)
+    assert dataset.train["label"][:3] == (0, 1, 0)
     write(tmp_path / "train.csv", "text,label")
     (tmp_path / "train.jsonl").unlink()
-    assert load_dataset(str(tmp_path)).train.labels[:3] == (0, 1, 0)
+    assert load_dataset(str(tmp_path)).train["label"][:3] == (0, 1, 0)
 
 
 def test_numbers_sort_by_value_and_a_byte_order_mark_is_no_letter(tmp_path: Path) -> None:
@@ -164,11 +164,12 @@ def test_numbers_sort_by_value_and_a_byte_order_mark_is_no_letter(tmp_path: Path
 def test_a_tsv_may_hold_quotation_marks_that_mean_nothing(tmp_path: Path) -> None:
     lines = [f'"quoted" {i} "\t{i % 2}' for i in range(20)]
     (tmp_path / "d.tsv").write_text("\n".join(["text\tlabel", *lines]))
-    assert '"quoted" 3 "' in load_dataset(str(tmp_path / "d.tsv")).train.texts
+    assert '"quoted" 3 "' in load_dataset(str(tmp_path / "d.tsv")).train["text"]
 
 
 def split(labels: Sequence[int]) -> Split:
-    return Split(tuple(f"t{i}" for i in range(len(labels))), None, tuple(labels))
+    texts = tuple(f"t{i}" for i in range(len(labels)))
+    return Split({"text": texts, "label": tuple(labels)})
 
 
 @given(labels=st.lists(st.integers(0, 3), min_size=1), size=st.integers(1, 60), seed=st.integers())
@@ -176,14 +177,39 @@ def test_a_sample_has_the_labels_shares(labels: list[int], size: int, seed: int)
     whole = split(labels)
     sample = whole.sample(size, seed)
     assert len(sample) == min(size, len(whole))
-    assert list(sample.texts) == [text for text in whole.texts if text in set(sample.texts)]
-    for label, count in Counter(sample.labels).items():
+    kept = set(sample["text"])
+    assert list(sample["text"]) == [text for text in whole["text"] if text in kept]
+    for label, count in Counter(sample["label"]).items():
         assert abs(count - labels.count(label) * len(sample) / len(whole)) <= len(set(labels))
 
 
 def test_capping() -> None:
-    dataset = TextDataset("d", ("a", "b"), split([0, 1] * 20), split([0, 1] * 5), split([0, 1]))
+    parts = split([0, 1] * 20), split([0, 1] * 5), split([0, 1])
+    dataset = TextDataset("d", "classification", ("a", "b"), *parts)
     capped = dataset.capped(train=10, test=100, seed=3)
     assert [len(s) for s in (capped.train, capped.validation, capped.test)] == [10, 10, 2]
-    assert Counter(capped.train.labels) == {0: 5, 1: 5}
+    assert Counter(capped.train["label"]) == {0: 5, 1: 5}
     assert capped.digest == dataset.capped(train=10, seed=3).digest != dataset.digest
+
+
+def test_plain_text_is_an_example_a_line(tmp_path: Path) -> None:
+    lines = [f"  line {i}" if i % 3 else "" for i in range(40)]
+    (tmp_path / "d.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+    dataset = load_dataset(str(tmp_path / "d.txt"), architecture="encoder")
+    assert dataset.task == "masked-language-modelling"
+    read = {text for split in dataset.splits.values() for text in split["text"]}
+    assert read == {line.strip() for line in lines} - {""}
+    assert load_dataset(str(tmp_path / "d.txt"), architecture="decoder").task.startswith("causal")
+
+
+def test_a_parquet_file_may_hold_lists_and_vectors(tmp_path: Path) -> None:
+    columns = {
+        "text": [f"film {i}" for i in range(40)],
+        "labels": [["a"], ["b", "a"]] * 20,
+        "vector": [[0.5, 0.1]] * 40,
+        "image": [{"bytes": b"x", "path": "y"}] * 40,
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "d.parquet")
+    assert list(read_parquet(tmp_path / "d.parquet").columns) == ["text", "labels"]
+    dataset = load_dataset(str(tmp_path / "d.parquet"))
+    assert (dataset.task, dataset.labels) == ("multi-label", ("a", "b"))

@@ -30,7 +30,7 @@ def plain_features(folder: Path, split: Split, max_length: int) -> Any:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModel.from_pretrained(folder).eval()
     rows = []
-    for text, pair in split.inputs():
+    for text, pair in split.keys(["text", "text_pair"]):
         one = tokenizer(text, pair, truncation=True, max_length=max_length, return_tensors="pt")
         with torch.no_grad():
             rows.append(model(**one).last_hidden_state[0].mean(0).numpy())
@@ -56,8 +56,8 @@ def test_a_probe_is_a_logistic_regression_on_them(base: Path) -> None:
         for name in ("train", "validation", "test")
     }
     plain = LogisticRegression(C=result.strength, max_iter=2000)
-    plain.fit(x["train"], dataset.train.labels)
-    assert result.accuracy == pytest.approx(100 * plain.score(x["test"], dataset.test.labels))
+    plain.fit(x["train"], dataset.train["label"])
+    assert result.accuracy == pytest.approx(100 * plain.score(x["test"], dataset.test["label"]))
     assert result.examples == 30
     assert probe(base, dataset, max_length=24, seed=3) == result
 

@@ -44,6 +44,7 @@ def test_it_learns_and_writes_a_complete_model(base: Path, tmp_path: Path, pairs
     result = run(base, tmp_path / "out", pairs=pairs)
     assert (result.task, result.metric) == ("classification", "accuracy")
     assert min(result.validation, result.test) > 90
+    assert result.metrics["accuracy"] == result.test
     assert (result.steps, result.examples) == (40, 64)
     assert 0 < result.seconds < 60
 
@@ -58,12 +59,13 @@ def test_it_learns_and_writes_a_complete_model(base: Path, tmp_path: Path, pairs
 def _accuracy(model: Any, folder: Path, pairs: bool) -> float:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     test = toy_dataset(pairs=pairs).test
+    seconds = test.get("text_pair")
     batch = tokenizer(
-        list(test.texts), list(test.pairs) if test.pairs else None,
+        list(test["text"]), list(seconds) if seconds else None,
         padding=True, truncation=True, max_length=SETTINGS.max_length, return_tensors="pt",
     )  # fmt: skip
     with torch.inference_mode():
-        right = model(**batch).logits.argmax(-1) == torch.tensor(test.labels)
+        right = model(**batch).logits.argmax(-1) == torch.tensor(test["label"])
     return 100 * float(right.float().mean())
 
 
@@ -185,7 +187,8 @@ def test_any_other_failure_is_said_in_one_line() -> None:
     "wrong",
     [
         {"epochs": 0}, {"lr": 0.0}, {"lr": 2}, {"batch_size": 0}, {"max_length": 1}, {"seed": -1},
-        {"max_steps": 0}, {"learning_rate": 1e-4},
+        {"max_steps": 0}, {"learning_rate": 1e-4}, {"gradient_accumulation": 0},
+        {"precision": "fp8"},
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from coldfusion_shared.errors import BadData, BadModel, UnknownName
-from coldfusion_shared.tasks import choose_task
+from coldfusion_shared.data import Split
+from coldfusion_shared.errors import BadModel
+from coldfusion_shared.tasks import task_named
+from coldfusion_shared.tasks.classification import _score
 from coldfusion_shared.tasks.pretrained import load_model, load_tokenizer, longest_input
-from tests.tiny_models import tiny_bert
+from tests.shared.tasks.rows import one_batch
+from tests.tiny_models import ARCHITECTURES, tiny_bert, tiny_model
 from tests.toy_data import toy_dataset
+
+CLASSIFICATION = task_named("classification")
 
 
 @pytest.fixture
@@ -20,44 +27,72 @@ def base(tmp_path: Path) -> Path:
     return tiny_bert(tmp_path / "base")
 
 
-def test_the_task_is_chosen_by_the_data_or_by_name() -> None:
-    dataset = toy_dataset()
-    assert choose_task(dataset).name == "classification"
-    assert choose_task(dataset, "classification").metric == "accuracy"
-    with pytest.raises(UnknownName, match="'juggling'"):
-        choose_task(dataset, "juggling")
-    with pytest.raises(BadData, match="No kind of task fits"):
-        choose_task(replace(dataset, labels=("only",)))
-
-
 @pytest.mark.parametrize("pairs", [False, True])
 def test_examples_become_padded_batches(base: Path, pairs: bool) -> None:
     dataset = toy_dataset(pairs=pairs)
-    task, tokenizer = choose_task(dataset), load_tokenizer(base)
+    task, tokenizer = task_named(dataset.task), load_tokenizer(base)
     encoded = task.encode(tokenizer, dataset.train, 12)
-    assert [example["labels"] for example in encoded] == list(dataset.train.labels)
+    assert [example["labels"] for example in encoded] == list(dataset.train["label"])
     assert max(len(example["input_ids"]) for example in encoded) == 12
     assert (max(encoded[0]["token_type_ids"]) == 1) is pairs
-    batch = task.collator(tokenizer)(list(encoded[:5]))
-    output = task.build_model(base, dataset)(**batch)
+    model = task.build_model(base, dataset)
+    output = model(**task.collator(tokenizer, model)(list(encoded[:5])))
     assert output.logits.shape == (5, 2)
     assert output.loss.isfinite()
 
 
-def test_accuracy_is_in_percent() -> None:
+def test_scores_are_in_percent() -> None:
     outputs = np.array([[1.0, 0.0], [0.0, 1.0], [0.3, 0.2], [5.0, 6.0]])
-    assert choose_task(toy_dataset()).score(outputs, np.array([0, 1, 1, 1])) == 75.0
+    # Of 0: 1 of 1 found, 2 said. Of 1: 2 of 3 found, 2 said.
+    expected = {
+        "accuracy": 75.0,
+        "macro F1": 100 * (2 / 3 + 4 / 5) / 2,
+        "Matthews": 100 * 2 / math.sqrt(2 * 2 * 1 * 3),
+    }
+    truth = np.array([0, 1, 1, 1])
+    assert _score(outputs, truth) == pytest.approx(expected)
+    assert _score((outputs, "more"), truth) == pytest.approx(expected)
+    assert _score(outputs[:1], truth[:1])["Matthews"] == 0
+
+
+def test_scoring_is_by_length(base: Path) -> None:
+    split = toy_dataset().test
+    examples = CLASSIFICATION.scoring(load_tokenizer(base), split, 24).examples
+    lengths = [len(example["input_ids"]) for example in examples]
+    assert lengths == sorted(lengths) and len(lengths) == len(split)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_classifies(tmp_path: Path, kind: str) -> None:
+    dataset = toy_dataset(pairs=True)
+    output, _ = one_batch(tiny_model(tmp_path / kind, kind), dataset)
+    assert output.logits.shape == (4, 2)
+    assert output.loss.isfinite()
+
+
+def test_a_text_of_ten_megabytes_is_cut_before_it_is_read(base: Path) -> None:
+    long = Split({"text": ("the film was good " * 600_000,), "label": (1,)})
+    assert len(long["text"][0]) > 10_000_000
+    seen: list[int] = []
+
+    def tokenizer(texts: list[str], pairs: Any, **options: Any) -> Any:
+        seen.extend(map(len, texts))
+        return load_tokenizer(base)(texts, pairs, **options)
+
+    (example,) = CLASSIFICATION.encode(tokenizer, long, 16)
+    assert len(example["input_ids"]) == 16
+    assert max(seen) < 10_000
 
 
 def test_the_head_is_as_wide_as_there_are_labels(base: Path) -> None:
     three = replace(toy_dataset(), labels=("a", "b", "c"))
-    model = choose_task(three).build_model(base, three)
+    model = CLASSIFICATION.build_model(base, three)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
     assert model.config.label2id == {"a": 0, "b": 1, "c": 2}
     assert model.classifier.weight.shape == (3, 32)
     model.save_pretrained(base)
     # A base that still carries that head gets a fresh one.
-    assert choose_task(toy_dataset()).build_model(base, toy_dataset()).config.num_labels == 2
+    assert CLASSIFICATION.build_model(base, toy_dataset()).config.num_labels == 2
 
 
 def test_inputs_are_no_longer_than_the_model_takes(base: Path) -> None:

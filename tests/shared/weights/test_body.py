@@ -37,6 +37,8 @@ def under(module: str, names: list[str]) -> list[str]:
         (T5, under("transformer", T5)),
         (GPT2, under("transformer", GPT2)),
         (under("transformer", GPT2), GPT2),
+        # As a Llama's head for question answering calls it.
+        (under("model", GPT2), under("transformer", GPT2)),
     ],
     ids=lambda names: names[0],
 )

@@ -14,6 +14,9 @@ from coldfusion_shared.errors import BadData
 
 Record = tuple[int, list[str]]
 
+# The module's own limit, 128 KiB, is less than a long document has; C's long is the most it takes.
+csv.field_size_limit(2**31 - 1)
+
 
 @formats.register(".csv")
 def read_csv(path: Path) -> Table:

@@ -1,0 +1,213 @@
+"""
+The Repository in Python: what `coldfusion-client` does, on models in memory, too.
+
+    with Client() as client:
+        folder = client.pull("org/base")
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+        ...
+        client.contribute("org/base", model, base="v3")
+
+Errors are those of `coldfusion_shared.errors`: each has a `message`, mostly a `hint`, and a `code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, overload
+
+from coldfusion_client.bases import LATEST, Source, model_name, version_name
+from coldfusion_client.cache import Cache, default_cache
+from coldfusion_client.memory import saved
+from coldfusion_client.opening import choose, open_api
+from coldfusion_client.pull import pull
+from coldfusion_client.push import push
+from coldfusion_client.reporting import Reporter, Silent
+from coldfusion_client.standing import ModelStatus, OwnStatus, model_status, own_status
+from coldfusion_client.submission import await_verdict
+from coldfusion_shared.errors import InvalidRequest
+from coldfusion_shared.schemas.bases import Base
+from coldfusion_shared.schemas.contributions import Contribution, Work
+from coldfusion_shared.schemas.models import Model
+from coldfusion_shared.schemas.tokens import Whoami
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Client:
+    """
+    One server, and who we are there. Requests go out by HTTPS alone; waiting is polling.
+
+    Every method may raise `ServerUnreachable`, `ServerError`, and `Unauthenticated`, `TokenExpired`
+    or `Forbidden` where the token does not do.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        token: str | None = None,
+        *,
+        cache: Path | str | None = None,
+        progress: bool | Reporter = False,
+    ) -> None:
+        """
+        Choose the server; it is not asked anything yet.
+
+        Args:
+            server: its URL; null: ``COLDFUSION_SERVER``, else the one that `coldfusion-client
+                login` was given last.
+            token: null: ``COLDFUSION_TOKEN``, else the one that was given to `login`.
+            cache: where downloaded files are kept; null: ``COLDFUSION_CACHE``, else the platform's
+                folder for caches.
+            progress: true: bars and sentences on standard error, as of the command line; or who is
+                told instead.
+
+        Raises:
+            ConfigurationError: no server is known, or the URL or the token is no good.
+        """
+        url, chosen = choose(server, token)
+        reporter = _reporter(progress)
+        kept = default_cache() if cache is None else Cache(Path(cache))
+        self._source = Source(open_api(url, chosen, reporter.warn), kept, reporter)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.server!r})"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._source.api.connection.close()
+
+    @property
+    def server(self) -> str:
+        """The server's URL."""
+        return self._source.api.server
+
+    def whoami(self) -> Whoami:
+        """Return who the token belongs to, its role, and when it expires."""
+        return self._source.api.whoami()
+
+    def models(self) -> list[Model]:
+        """Return the models that we may read."""
+        return list(self._source.api.models())
+
+    def bases(self, model: str) -> list[Base]:
+        """Return a model's bases, newest first; raises `ModelNotFound`."""
+        return list(self._source.api.bases(model_name(model)))
+
+    def pull(self, model: str, version: str = LATEST, out: Path | str | None = None) -> Path:
+        """
+        Bring a base, every file verified, and return its folder.
+
+        Args:
+            model: owner/name.
+            version: such as ``v3``; by default the newest.
+            out: where to; null: a folder of the model's name in the current folder. One that was
+                pulled before is brought up to date.
+
+        Raises:
+            ModelNotFound, BaseNotFound: there is no such base.
+            InvalidRequest: `out` holds something that was not pulled from this model.
+            Conflict: `out` holds an older base, and somebody changed its files.
+            DigestMismatch, StorageFull: it could not be downloaded.
+        """
+        folder = None if out is None else Path(out)
+        return pull(self._source, model_name(model), version_name(version), folder).path
+
+    def contribute(
+        self,
+        model: str,
+        finetuned: PreTrainedModel | Path | str,
+        base: str | None = None,
+        *,
+        wait: bool = True,
+        onto_latest: bool = False,
+        work: Work | None = None,
+    ) -> Contribution:
+        """
+        Contribute what a finetuned model learnt: its body's weights. The head stays here.
+
+        Doing it again is harmless: the same weights are one contribution.
+
+        Args:
+            model: owner/name of the model to contribute to.
+            finetuned: a transformers model, or a folder that `save_pretrained` wrote.
+            base: the version that it was finetuned from, such as ``v3``; a folder may say so
+                itself, by the coldfusion.json that a pull has put there.
+            wait: wait for the verdict; else return the contribution as it arrived.
+            onto_latest: put the update onto the newest base where that is another one by now.
+            work: what may be said of the work in public, such as task and score; null: nothing.
+
+        Raises:
+            InvalidRequest: nobody says which base it was finetuned from.
+            BadModel, IncompatibleWeights: it is not a model that can be contributed.
+            BaseOutdated: there is a newer base, and `onto_latest` is false.
+            AlreadyContributed: the weights were contributed before.
+            ContributionRejected: it was screened and rejected; the message says why.
+        """
+        name = model_name(model)
+        version = None if base is None else version_name(base)
+        with self._folder(finetuned, version) as folder:
+            return push(
+                self._source, name, folder, version, onto_latest=onto_latest, wait=wait, work=work
+            )
+
+    def contribution(self, identity: str, *, wait: bool = False) -> Contribution:
+        """
+        Return one contribution, as it stands or, with `wait`, once it is screened.
+
+        Raises:
+            ContributionNotFound: there is none of that id.
+            ContributionRejected: it was waited for and rejected.
+        """
+        found = self._source.api.contribution(identity)
+        return await_verdict(self._source.api, found) if wait else found
+
+    @overload
+    def status(self) -> OwnStatus: ...
+
+    @overload
+    def status(self, model: str) -> ModelStatus: ...
+
+    def status(self, model: str | None = None) -> OwnStatus | ModelStatus:
+        """Return how `model` and its open round stand; without it, what is ours in all of them."""
+        if model is None:
+            return own_status(self._source.api)
+        return model_status(self._source.api, model)
+
+    @contextmanager
+    def _folder(self, finetuned: PreTrainedModel | Path | str, base: str | None) -> Iterator[Path]:
+        if isinstance(finetuned, Path | str):
+            yield Path(finetuned)
+            return
+        if base is None:
+            # Not guessed from where it was loaded: that folder may hold a newer base by now.
+            raise InvalidRequest(
+                "A model in memory does not say which base it was finetuned from.",
+                hint="Add it, such as: base='v3'",
+            )
+        with saved(finetuned, self._source.cache) as folder:
+            yield folder
+
+
+def _reporter(progress: bool | Reporter) -> Reporter:
+    if not isinstance(progress, bool):
+        return progress
+    if not progress:
+        return Silent()
+    from coldfusion_client.cli.output import Output
+
+    return Output()

@@ -1,0 +1,83 @@
+"""What the tasks with one prediction for a text, or a pair of texts, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldfusion_shared.data.values import texts_of
+from coldfusion_shared.tasks.pretrained import load_model
+
+if TYPE_CHECKING:
+    from coldfusion_shared.data.dataset import Split
+    from coldfusion_shared.data.table import Table
+
+# Hardly a text has more characters for each of its tokens; what is beyond would be cut anyhow,
+# after minutes of work for a text of some megabytes.
+CHARACTERS_A_TOKEN = 100
+
+
+def inputs_of(table: Table, columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the texts and, where there are any, the second texts."""
+    roles = [role for role in ("text", "text_pair") if role in columns]
+    return {role: texts_of(table, columns[role], role) for role in roles}
+
+
+def cut(texts: Sequence[str], max_length: int) -> list[str]:
+    """Return texts without what is far beyond `max_length` tokens."""
+    return [text[: CHARACTERS_A_TOKEN * max_length] for text in texts]
+
+
+def encode_texts(
+    tokenizer: Any, split: Split, max_length: int, labels: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return token ids and `labels` of each text or pair, without padding."""
+    pairs = split.get("text_pair")
+    encoded = tokenizer(
+        cut(split["text"], max_length),
+        None if pairs is None else cut(pairs, max_length),
+        truncation=True,
+        max_length=max_length,
+    )
+    columns = {**encoded, "labels": labels}
+    return [{name: values[i] for name, values in columns.items()} for i in range(len(split))]
+
+
+def by_length(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort, so that examples of one length share a batch and hardly anything is padding."""
+    return sorted(examples, key=lambda example: len(example["input_ids"]))
+
+
+def build_classifier(base: Path, **options: Any) -> Any:
+    """Return the base with a new head for whole texts, in float32; raises `BadModel`."""
+    # A base that still carries somebody's head gets a fresh one.
+    return load_model(
+        "AutoModelForSequenceClassification", base, ignore_mismatched_sizes=True, **options
+    )
+
+
+def named(labels: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    """Return what a model's config calls its labels."""
+    names = dict(enumerate(labels))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+
+
+def padding_collator(tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
+    """Return what pads a batch to its longest example."""
+    from transformers import DataCollatorWithPadding
+
+    know_padding(tokenizer, model)
+    pad: Callable[[list[dict[str, Any]]], Any] = DataCollatorWithPadding(tokenizer)
+    return pad
+
+
+def know_padding(tokenizer: Any, model: Any) -> None:
+    """Tell a decoder which token is padding: it reads the last one before it."""
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def first(predictions: Any) -> Any:
+    """Return the logits; some models' outputs hold more, and come as a tuple."""
+    return predictions[0] if isinstance(predictions, tuple) else predictions

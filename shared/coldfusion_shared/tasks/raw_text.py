@@ -1,0 +1,55 @@
+"""Raw text: what language models learn from, with nothing said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coldfusion_shared.data.dataset import Split
+from coldfusion_shared.data.values import texts_of
+from coldfusion_shared.tasks.roles import Role
+
+if TYPE_CHECKING:
+    from coldfusion_shared.data.table import Table
+
+RAW_TEXT = Role(
+    "text",
+    (
+        *("text", "content", "document", "sentence", "article", "body", "paragraph", "review"),
+        *("comment", "tweet", "abstract"),
+    ),
+    "the text",
+)
+
+
+# What beside a text says nothing that could be learnt.
+_BESIDE = frozenset(
+    ("id", "idx", "index", "guid", "uuid", "doc_id", "url", "title", "date", "timestamp", "meta")
+)
+
+
+def is_raw(table: Table, columns: Mapping[str, str]) -> bool:
+    """Return whether a table has nothing but the text: what has labels is no raw text."""
+    others = set(table.columns) - {columns["text"]}
+    return all(name.strip().lower() in _BESIDE for name in others)
+
+
+def raw_texts(tables: Mapping[str, Table], columns: Mapping[str, str]) -> dict[str, Split]:
+    """Return splits of the texts that are not empty: raw text has blank lines."""
+    return {name: _split(table, columns["text"]) for name, table in tables.items()}
+
+
+def _split(table: Table, column: str) -> Split:
+    cells = table.columns[column]
+    said = [row for row, cell in enumerate(cells) if not _is_blank(cell)]
+    kept = replace(
+        table,
+        columns={column: [cells[row] for row in said]},
+        lines=[table.lines[row] for row in said],
+    )
+    return Split({"text": texts_of(kept, column)})
+
+
+def _is_blank(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())

@@ -1,0 +1,107 @@
+"""A number for a text, or for a pair of texts, such as how similar the two are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldfusion_shared.data.dataset import Split
+from coldfusion_shared.data.values import number, numbers_of
+from coldfusion_shared.errors import BadData
+from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.labelled import (
+    build_classifier,
+    by_length,
+    encode_texts,
+    first,
+    inputs_of,
+    padding_collator,
+)
+from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
+
+if TYPE_CHECKING:
+    from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.data.table import Table
+    from coldfusion_shared.tasks.architectures import Architecture
+
+
+class Regression:
+    """One number for each text or pair."""
+
+    name = "regression"
+    metric = "Pearson"
+    roles = (TEXT, TEXT_PAIR, LABEL)
+    inputs = ("text", "text_pair")
+    generates = False
+
+    def fits(
+        self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
+    ) -> bool:
+        """Every label is a number, and one at least is not whole."""
+        numbers = [number(value) for value in table.columns[columns["label"]]]
+        found = [value for value in numbers if value is not None]
+        return len(found) == len(numbers) and not all(value.is_integer() for value in found)
+
+    def parse(
+        self, tables: Mapping[str, Table], columns: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Return no names, and texts with numbers."""
+        splits = {
+            name: Split({**inputs_of(table, columns), "label": numbers_of(table, columns["label"])})
+            for name, table in tables.items()
+        }
+        if len(set(splits["train"]["label"])) < 2:
+            raise BadData(
+                f"{tables['train'].where}: every training example has the same number, "
+                f"{splits['train']['label'][0]:g}.",
+                hint="Add others, or say which column holds the number with --column label=NAME.",
+            )
+        return (), splits
+
+    def check(self, dataset: TextDataset) -> None:
+        """Nothing more is needed: any part has numbers."""
+
+    def build_model(self, base: Path, dataset: TextDataset) -> Any:
+        """Return the base with one output."""
+        return build_classifier(base, num_labels=1, problem_type="regression")
+
+    def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
+        """Return token ids and number of each example."""
+        return encode_texts(tokenizer, split, max_length, split["label"])
+
+    def scoring(self, tokenizer: Any, split: Split, max_length: int) -> Scoring:
+        """Pearson's correlation, with Spearman's beside it."""
+        return Scoring(by_length(self.encode(tokenizer, split, max_length)), _score)
+
+    def collator(self, tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        """Return what pads a batch to its longest example."""
+        return padding_collator(tokenizer, model)
+
+
+def _score(predictions: Any, labels: Any) -> dict[str, float]:
+    """
+    Return correlations in percent of outputs (n, 1) with labels (n,).
+
+    Numbers that are all the same correlate with nothing: 0.
+    """
+    import numpy as np
+    from scipy.stats import pearsonr, spearmanr
+
+    guesses = np.asarray(first(predictions), np.float64).reshape(-1)
+    truth = np.asarray(labels, np.float64).reshape(-1)
+    if not (_varies(guesses) and _varies(truth)):
+        return {"Pearson": 0.0, "Spearman": 0.0}
+    return {
+        "Pearson": 100.0 * float(pearsonr(guesses, truth).statistic),
+        "Spearman": 100.0 * float(spearmanr(guesses, truth).statistic),
+    }
+
+
+def _varies(values: Any) -> bool:
+    # Less than float32 can tell apart is rounding, of which a correlation would be made.
+    spread = float(values.max() - values.min())
+    return spread > 1e-6 * max(abs(float(values.max())), abs(float(values.min())), 1e-30)
+
+
+tasks.register("regression")(Regression())
