@@ -22,12 +22,18 @@ from coldfusion_server.storage import (
     StoredPart,
     check_digest,
 )
-from coldfusion_shared.errors import DigestMismatch, StorageFull, StorageUnavailable
+from coldfusion_shared.errors import (
+    DigestMismatch,
+    StorageFull,
+    StorageUnavailable,
+    UploadIncomplete,
+)
 from coldfusion_shared.weights.checkpoint import ByteSource, FileSource
 from coldfusion_shared.weights.digests import BLOCK_BYTES
 
 # Longer than any single object takes to write; what is older belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
+SYNC_BYTES = 2**28
 
 
 class LocalStore:
@@ -124,7 +130,7 @@ class LocalStore:
     ) -> StoredObject:
         """Copy the parts into one file, hashing them on the way."""
         if not self._part_files(upload):
-            raise StorageUnavailable(f"There is nothing of the upload {upload} under {self.root}.")
+            raise UploadIncomplete(f"There is nothing of the upload {upload} under {self.root}.")
         return self.put(self._read_parts(upload, progress), expect)
 
     def pending_uploads(self) -> list[str]:
@@ -205,7 +211,7 @@ class _LocalObject:
         self.partial = partial
         self.folder = objects
         self.digest = hashlib.sha256()
-        self.size = 0
+        self.size = self.unsynced = 0
         with named_errors(objects):
             self.file = partial.open("wb")
 
@@ -213,13 +219,20 @@ class _LocalObject:
         """Append to the temporary file."""
         self.digest.update(data)
         self.size += len(data)
+        self.unsynced += len(data)
         with named_errors(self.folder):
             self.file.write(data)
+            if self.unsynced >= SYNC_BYTES:
+                # Bit by bit, so that the last sync, during which nothing else happens, is short.
+                _sync(self.file)
+                self.unsynced = 0
 
     def finish(self) -> None:
         """Nothing to do: the file's buffer is small."""
 
-    def commit(self, expect: str | None = None) -> StoredObject:
+    def commit(
+        self, expect: str | None = None, progress: Callable[[int], None] = lambda size: None
+    ) -> StoredObject:
         """Sync and rename."""
         sha256 = self.digest.hexdigest()
         check_digest(sha256, expect)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import random
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from coldfusion_server.storage.s3.connection import (
+    ATTEMPTS,
     S3Options,
     code_of,
     connect,
     is_gone,
     s3_errors,
 )
+from coldfusion_shared.errors import ColdFusionError, StorageUnavailable
 
 MIB = 2**20
 # What a whole object is read in, when it is read from its beginning to its end.
 BLOCK_BYTES = 8 * MIB
-# An object of this size and more is copied in parts; S3 copies no more than 5 GiB in one.
-COPY_BYTES = 256 * MIB
+# An object of this size and more is copied in parts of it; S3 copies no more than 5 GiB in one.
+COPY_BYTES = 128 * MIB
+MAX_PARTS = 10_000
+# Before a read that was cut is tried again.
+FIRST_WAIT_SECONDS = 0.1
 # Blocks of one object that are on their way at a time.
 IN_FLIGHT = 4
 THREADS = 16
@@ -52,6 +60,12 @@ class Multipart:
     key: str
     upload_id: str
     begun_at: datetime
+
+
+class _Cut(BotoCoreError):  # type: ignore[misc]
+    """An answer that ended before its end."""
+
+    fmt = "{error}"
 
 
 class Bucket:
@@ -88,12 +102,32 @@ class Bucket:
         return None if found is None else found["LastModified"]
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop`."""
+        """Return the bytes from `start` to `stop`, of which there are no fewer and no more."""
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return self._read_once(key, start, stop)
+            except _Cut:
+                # boto3 itself tries again only until the answer has begun.
+                time.sleep(FIRST_WAIT_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
+        with s3_errors(self.options):
+            return self._read_once(key, start, stop)
+
+    def _read_once(self, key: str, start: int, stop: int) -> bytes:
         with s3_errors(self.options):
             span = f"bytes={start}-{stop - 1}"
             answer = self.client.get_object(**self._at(key), Range=span)
+        if answer["ContentLength"] != stop - start:
+            # A gateway that ignores ranges would send all of it.
+            answer["Body"].close()
+            raise StorageUnavailable(
+                f"The bucket {self.options.bucket!r} sends {answer['ContentLength']} bytes of "
+                f"{key} where {stop - start} were asked for."
+            )
+        try:
             data: bytes = answer["Body"].read()
-            return data
+        except BotoCoreError as error:
+            raise _Cut(error=error) from error
+        return data
 
     def text(self, key: str) -> str | None:
         """Return a short object as text; null: there is none."""
@@ -140,17 +174,64 @@ class Bucket:
                 raise
             return True
 
-    def copy(self, source: str, target: str) -> None:
-        """Copy one key to another inside of the bucket; its bytes do not leave the service."""
-        config = TransferConfig(multipart_threshold=COPY_BYTES, multipart_chunksize=COPY_BYTES)
+    def copy(self, source: str, target: str, size: int, progress: Callable[[int], None]) -> None:
+        """
+        Copy an object of `size` bytes inside of the bucket; they do not leave the service.
+
+        `progress` is called with the bytes that were copied since its last call.
+        """
+        if size < COPY_BYTES:
+            with s3_errors(self.options):
+                self.client.copy_object(
+                    **self._at(target), CopySource=self._at(source), **self.options.encrypted()
+                )
+            progress(size)
+            return
+        upload_id = self.begin(target)
+        try:
+            parts = self._copied_parts(source, target, upload_id, size, progress)
+            self.complete(target, upload_id, parts)
+        except BaseException:
+            with suppress(ColdFusionError):
+                self.abort(target, upload_id)
+            raise
+
+    def _copied_parts(
+        self,
+        source: str,
+        target: str,
+        upload_id: str,
+        size: int,
+        progress: Callable[[int], None],
+    ) -> list[dict[str, Any]]:
+        step = max(COPY_BYTES, math.ceil(size / MAX_PARTS))
+        spans = [(start, min(start + step, size)) for start in range(0, size, step)]
+        sent = [
+            self.pool.submit(self._copy_part, source, target, upload_id, number, *span)
+            for number, span in enumerate(spans, 1)
+        ]
+        try:
+            parts = []
+            for (start, stop), future in zip(spans, sent, strict=True):
+                parts.append(future.result())
+                progress(stop - start)
+            return parts
+        finally:
+            for future in sent:
+                future.cancel()
+
+    def _copy_part(
+        self, source: str, target: str, upload_id: str, number: int, start: int, stop: int
+    ) -> dict[str, Any]:
         with s3_errors(self.options):
-            self.client.copy(
-                self._at(source),
-                self.options.bucket,
-                self._at(target)["Key"],
-                ExtraArgs=self.options.encrypted() or None,
-                Config=config,
+            answer = self.client.upload_part_copy(
+                **self._at(target),
+                CopySource=self._at(source),
+                CopySourceRange=f"bytes={start}-{stop - 1}",
+                UploadId=upload_id,
+                PartNumber=number,
             )
+        return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
 
     def delete(self, key: str) -> None:
         """Remove the object; harmless if it is gone."""

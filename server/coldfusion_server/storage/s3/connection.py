@@ -165,16 +165,19 @@ def s3_errors(options: S3Options) -> Iterator[None]:
             f"There is no access key for the bucket {options.bucket!r}.",
             hint="See the settings s3_access_key and s3_secret_key.",
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:
+        # A ValueError is boto3's own way to say that an answer's headers are no HTTP.
         raise StorageUnavailable(
-            f"The bucket {options.bucket!r} does not answer: {error}.",
+            f"The bucket {options.bucket!r} does not answer: {str(error).rstrip('.')}.",
             hint="Nothing that was accepted is lost. See the setting s3_endpoint, and run: "
             "coldfusion-server doctor",
         ) from error
 
 
 def _refusal(options: S3Options, error: ClientError) -> StorageUnavailable | StorageFull:
-    code = code_of(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    # A proxy in between answers without any code.
+    code = code_of(error) or f"status {status}"
     # Ceph names its errors and says nothing else.
     said = str(error.response.get("Error", {}).get("Message") or "").rstrip(".")
     what = f"{code}: {said}" if said and said != code else code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -54,7 +55,9 @@ class S3Object:
         while self.flying:
             self.parts.append(self.flying.popleft().result())
 
-    def commit(self, expect: str | None = None) -> StoredObject:
+    def commit(
+        self, expect: str | None = None, progress: Callable[[int], None] = lambda size: None
+    ) -> StoredObject:
         """Send the rest, make one object of the parts, and copy it to its content address."""
         stored = StoredObject(self.digest.hexdigest(), self.size)
         check_digest(stored.sha256, expect)
@@ -65,7 +68,7 @@ class S3Object:
         else:
             self.bucket.complete(self.key, self.upload_id, self.parts)
             self.upload_id = None
-            self.bucket.copy(self.key, target)
+            self.bucket.copy(self.key, target, self.size, progress)
             self.bucket.delete(self.key)
         self.buffer.clear()
         return stored
