@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
-from coldfusion_client.cli.errors import exit_code
+from coldfusion_client.cli.errors import INTERRUPTED, exit_code
 from coldfusion_shared.errors import MissingExtra
 
 _NEEDED = ("typer", "httpx", "rich", "platformdirs")
@@ -21,7 +22,15 @@ def main() -> None:
 
     from coldfusion_client.cli.app import app
 
-    app(prog_name="coldfusion-client")
+    try:
+        app(prog_name="coldfusion-client")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # At once: the interpreter would wait for threads that wait for a silent network.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

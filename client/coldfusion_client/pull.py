@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,9 @@ def _size(file: Path) -> int | None:
 
 
 def _fill(cache: Cache, folder: Path, old: Record | None, new: Record) -> None:
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    with writing(folder.parent):
+    # Always the same name, so that the next pull removes what a killed one has left.
+    fresh = folder.with_name(f".{folder.name}.partial")
+    with cache.lock(sha256(str(folder).encode()).hexdigest()), writing(folder.parent):
         try:
             _build(cache, fresh, new.manifest)
             if old is None:

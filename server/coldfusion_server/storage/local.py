@@ -238,6 +238,7 @@ class _LocalObject:
         check_digest(sha256, expect)
         with named_errors(self.folder):
             _sync(self.file)
+            progress(0)
             self.file.close()
             _rename(self.partial, object_path(self.folder, sha256))
         return StoredObject(sha256, self.size)

@@ -14,9 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
 from coldfusion_server.storage.s3.connection import (
     ATTEMPTS,
+    SHORT,
     S3Options,
     code_of,
     connect,
@@ -80,6 +82,7 @@ class Bucket:
         """Open no connection yet."""
         self.options = options
         self.client = connect(options, options.endpoint)
+        self.quick = connect(options, options.endpoint, SHORT)
         self.signer = self.client
         if options.public_endpoint is not None:
             self.signer = connect(options, options.public_endpoint)
@@ -88,8 +91,8 @@ class Bucket:
     def close(self) -> None:
         """End the threads and the connections."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        self.client.close()
-        self.signer.close()
+        for client in (self.client, self.quick, self.signer):
+            client.close()
 
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes; null: there is none."""
@@ -116,24 +119,26 @@ class Bucket:
         with s3_errors(self.options):
             span = f"bytes={start}-{stop - 1}"
             answer = self.client.get_object(**self._at(key), Range=span)
-        if answer["ContentLength"] != stop - start:
-            # A gateway that ignores ranges would send all of it.
-            answer["Body"].close()
-            raise StorageUnavailable(
-                f"The bucket {self.options.bucket!r} sends {answer['ContentLength']} bytes of "
-                f"{key} where {stop - start} were asked for."
-            )
+        wanted = stop - start
         try:
-            data: bytes = answer["Body"].read()
-        except BotoCoreError as error:
+            # One more: a gateway that ignores ranges would send all of it.
+            data: bytes = answer["Body"].read(wanted + 1)
+        except (BotoCoreError, HTTPError) as error:
             raise _Cut(error=error) from error
+        finally:
+            answer["Body"].close()
+        if len(data) != wanted:
+            raise StorageUnavailable(
+                f"The bucket {self.options.bucket!r} sends {len(data)} bytes of {key} or more "
+                f"where {wanted} were asked for."
+            )
         return data
 
     def text(self, key: str) -> str | None:
         """Return a short object as text; null: there is none."""
         with s3_errors(self.options):
             try:
-                answer = self.client.get_object(**self._at(key))
+                answer = self.quick.get_object(**self._at(key))
             except ClientError as error:
                 if is_gone(error):
                     return None
@@ -165,7 +170,7 @@ class Bucket:
         """Write a small object unless there is one; return whether it was written."""
         with s3_errors(self.options):
             try:
-                self.client.put_object(
+                self.quick.put_object(
                     **self._at(key), Body=data, IfNoneMatch="*", **self.options.encrypted()
                 )
             except ClientError as error:
@@ -191,6 +196,8 @@ class Bucket:
         try:
             parts = self._copied_parts(source, target, upload_id, size, progress)
             self.complete(target, upload_id, parts)
+            if self.size(target) != size:
+                raise StorageUnavailable(f"The bucket has lost {target} while it was copied.")
         except BaseException:
             with suppress(ColdFusionError):
                 self.abort(target, upload_id)
@@ -236,7 +243,7 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Remove the object; harmless if it is gone."""
         with s3_errors(self.options):
-            self.client.delete_object(**self._at(key))
+            self.quick.delete_object(**self._at(key))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """Yield what there is below `prefix`, page by page."""
@@ -248,9 +255,7 @@ class Bucket:
     def begin(self, key: str) -> str:
         """Begin a multipart upload and return its id."""
         with s3_errors(self.options):
-            answer = self.client.create_multipart_upload(
-                **self._at(key), **self.options.encrypted()
-            )
+            answer = self.quick.create_multipart_upload(**self._at(key), **self.options.encrypted())
             return str(answer["UploadId"])
 
     def send(self, key: str, upload_id: str, number: int, data: bytes) -> dict[str, Any]:
@@ -265,7 +270,7 @@ class Bucket:
         """Return the parts that have arrived, as S3 lists them; null: there is no such upload."""
         with s3_errors(self.options):
             try:
-                pages = self.client.get_paginator("list_parts").paginate(
+                pages = self.quick.get_paginator("list_parts").paginate(
                     **self._at(key), UploadId=upload_id
                 )
                 return [part for page in pages for part in page.get("Parts", [])]
@@ -290,7 +295,7 @@ class Bucket:
         """Give up a multipart upload; harmless if it is gone."""
         with s3_errors(self.options):
             try:
-                self.client.abort_multipart_upload(**self._at(key), UploadId=upload_id)
+                self.quick.abort_multipart_upload(**self._at(key), UploadId=upload_id)
             except ClientError as error:
                 if not is_gone(error):
                     raise
@@ -316,7 +321,7 @@ class Bucket:
     def _head(self, key: str) -> dict[str, Any] | None:
         with s3_errors(self.options):
             try:
-                found: dict[str, Any] = self.client.head_object(**self._at(key))
+                found: dict[str, Any] = self.quick.head_object(**self._at(key))
             except ClientError as error:
                 if is_gone(error):
                     return None
