@@ -12,7 +12,7 @@ from coldfusion_client.bases import Source, bring, find_base
 from coldfusion_client.cache import Cache
 from coldfusion_client.disk import writing
 from coldfusion_client.place import place
-from coldfusion_client.record import Record, read_record, write_record
+from coldfusion_client.record import RECORD_FILE, Record, read_record, write_record
 from coldfusion_shared.errors import Conflict, InvalidRequest
 from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.files import FileEntry
@@ -49,7 +49,8 @@ def pull(
         DigestMismatch, StorageFull, ServerUnreachable: it could not be downloaded.
     """
     base = find_base(source.api, model, version)
-    folder = (out or Path(model.split("/")[1])).absolute()
+    # Where a link leads to: the folder there is replaced, and the link stays.
+    folder = (out or Path(model.split("/")[1])).resolve()
     record = _check_folder(folder, model)
     if only_newer and record is not None and _is_newer(folder, record, base):
         held = record.manifest
@@ -141,9 +142,16 @@ def _build(cache: Cache, folder: Path, manifest: Manifest) -> None:
 
 
 def _rename(fresh: Path, folder: Path) -> None:
-    if folder.exists():
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    try:
         folder.rmdir()  # it is empty
-    fresh.rename(folder)
+        fresh.rename(folder)
+    except OSError:
+        # A mounted disk, or a folder in somebody else's. The record last: it says that all is here.
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_FILE):
+            shutil.move(path, folder / path.name)
 
 
 def _replace(folder: Path, old: Record, fresh: Path, new: Record) -> None:

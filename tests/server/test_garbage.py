@@ -112,6 +112,16 @@ def heaps(found: Collected) -> dict[str, int]:
     return {reason.value: heap.objects for reason, heap in found.garbage.items()}
 
 
+@pytest.fixture(autouse=True)
+def rejected_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rejected bytes stay for the collection, as where the store was away for a moment."""
+
+    def away(*_: object) -> None:
+        raise StorageUnavailable("The store is away.")
+
+    monkeypatch.setattr("coldfusion_server.services.garbage.remove_rejected", away)
+
+
 @pytest.fixture(params=STORES)
 def anywhere(
     request: pytest.FixtureRequest, tmp_path: Path, backend: Backend

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, ContributionRow, RoundRow
-from coldfusion_server.services import bases, contributions, leases, uploads
+from coldfusion_server.services import bases, contributions, garbage, leases, uploads
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import manifest_of
 from coldfusion_shared.contributions import ContributionState
@@ -43,6 +43,10 @@ def screen_next(ctx: Context, holder: str) -> bool:
                 # It waits for the store to come back; others may not need what is missing.
                 log.error("screening failed", contribution=contribution, why=error.message)
                 continue
+            except Exception:
+                # A fault of ours that one contribution brings out must not hold up all others.
+                log.exception("screening broke", contribution=contribution)
+                continue
             return True
     return False
 
@@ -75,6 +79,19 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
         _decide(ctx, contribution, lease, _screened(ctx, row, manifest, renewal))
     for key in uploads.upload_keys(row):
         ctx.store.discard_upload(key)
+    _tidy(ctx, contribution)
+
+
+def _tidy(ctx: Context, contribution: str) -> None:
+    """Remove what was rejected; where the store is away, garbage collection does it later."""
+    with ctx.database.read() as session:
+        row = _row(session, contribution)
+        contributions.load_files(row)
+    if row.state == ContributionState.REJECTED:
+        try:
+            garbage.remove_rejected(ctx, row)
+        except ColdFusionError as error:
+            log.warning("rejected bytes stay for now", why=error.message)
 
 
 def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:

@@ -313,14 +313,16 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Rename durably: the folder's own entry is synced, too."""
+    """Rename durably: the entries of the file and of a new folder are synced, too."""
+    new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    for path in [target.parent, target.parent.parent] if new else [target.parent]:
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextmanager

@@ -7,11 +7,11 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -27,14 +27,19 @@ from coldfusion_server.storage.s3.connection import (
 )
 from coldfusion_shared.errors import ColdFusionError, StorageUnavailable
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MIB = 2**20
 # What a whole object is read in, when it is read from its beginning to its end.
 BLOCK_BYTES = 8 * MIB
 # An object of this size and more is copied in parts of it; S3 copies no more than 5 GiB in one.
-COPY_BYTES = 128 * MIB
+COPY_BYTES = 64 * MIB
 MAX_PARTS = 10_000
 # Before a read that was cut is tried again.
 FIRST_WAIT_SECONDS = 0.1
+# Between two signs that something is waited for.
+WAIT_SECONDS = 1.0
 # Blocks of one object that are on their way at a time.
 IN_FLIGHT = 4
 THREADS = 16
@@ -62,6 +67,12 @@ class Multipart:
     key: str
     upload_id: str
     begun_at: datetime
+
+
+def _waited_for(future: Future[T], progress: Callable[[int], None]) -> T:
+    while not wait([future], timeout=WAIT_SECONDS).done:
+        progress(0)
+    return future.result()
 
 
 class _Cut(BotoCoreError):  # type: ignore[misc]
@@ -127,10 +138,12 @@ class Bucket:
             raise _Cut(error=error) from error
         finally:
             answer["Body"].close()
-        if len(data) != wanted:
+        if len(data) < wanted:
+            raise _Cut(error=f"{len(data)} bytes came where {wanted} were asked for")
+        if len(data) > wanted:
             raise StorageUnavailable(
-                f"The bucket {self.options.bucket!r} sends {len(data)} bytes of {key} or more "
-                f"where {wanted} were asked for."
+                f"The bucket {self.options.bucket!r} does not know ranges: it sends more of {key} "
+                "than was asked for."
             )
         return data
 
@@ -183,19 +196,15 @@ class Bucket:
         """
         Copy an object of `size` bytes inside of the bucket; they do not leave the service.
 
-        `progress` is called with the bytes that were copied since its last call.
+        `progress` is called again and again until it is done, with 0.
         """
         if size < COPY_BYTES:
-            with s3_errors(self.options):
-                self.client.copy_object(
-                    **self._at(target), CopySource=self._at(source), **self.options.encrypted()
-                )
-            progress(size)
+            self.patiently(progress, self._copy_whole, source, target)
             return
         upload_id = self.begin(target)
         try:
             parts = self._copied_parts(source, target, upload_id, size, progress)
-            self.complete(target, upload_id, parts)
+            self.patiently(progress, self.complete, target, upload_id, parts)
             if self.size(target) != size:
                 raise StorageUnavailable(f"The bucket has lost {target} while it was copied.")
         except BaseException:
@@ -213,19 +222,36 @@ class Bucket:
     ) -> list[dict[str, Any]]:
         step = max(COPY_BYTES, math.ceil(size / MAX_PARTS))
         spans = [(start, min(start + step, size)) for start in range(0, size, step)]
-        sent = [
-            self.pool.submit(self._copy_part, source, target, upload_id, number, *span)
-            for number, span in enumerate(spans, 1)
-        ]
+        waiting: deque[Future[dict[str, Any]]] = deque()
+        parts = []
         try:
-            parts = []
-            for (start, stop), future in zip(spans, sent, strict=True):
-                parts.append(future.result())
-                progress(stop - start)
-            return parts
+            for number, span in enumerate(spans, 1):
+                waiting.append(
+                    self.pool.submit(self._copy_part, source, target, upload_id, number, *span)
+                )
+                if len(waiting) == IN_FLIGHT:
+                    parts.append(_waited_for(waiting.popleft(), progress))
+            parts.extend(_waited_for(future, progress) for future in waiting)
         finally:
-            for future in sent:
+            for future in waiting:
                 future.cancel()
+        return parts
+
+    def patiently(
+        self,
+        progress: Callable[[int], None],
+        call: Callable[P, T],
+        *args: P.args,
+        **named: P.kwargs,
+    ) -> T:
+        """Return what `call` returns, and say meanwhile, again and again, that it is waited for."""
+        return _waited_for(self.pool.submit(call, *args, **named), progress)
+
+    def _copy_whole(self, source: str, target: str) -> None:
+        with s3_errors(self.options):
+            self.client.copy_object(
+                **self._at(target), CopySource=self._at(source), **self.options.encrypted()
+            )
 
     def _copy_part(
         self, source: str, target: str, upload_id: str, number: int, start: int, stop: int
@@ -245,10 +271,11 @@ class Bucket:
         with s3_errors(self.options):
             self.quick.delete_object(**self._at(key))
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """Yield what there is below `prefix`, page by page."""
+    def entries(self, prefix: str, *, quick: bool = False) -> Iterator[Entry]:
+        """Yield what there is below `prefix`, page by page; `quick` where somebody waits for it."""
+        client = self.quick if quick else self.client
         with s3_errors(self.options):
-            for page in self._pages("list_objects_v2", Prefix=self.options.prefix + prefix):
+            for page in self._pages(client, "list_objects_v2", prefix):
                 for item in page.get("Contents", []):
                     yield Entry(self._name(item), int(item["Size"]), item["LastModified"])
 
@@ -303,7 +330,7 @@ class Bucket:
     def multiparts(self, prefix: str) -> Iterator[Multipart]:
         """Yield the multipart uploads under way below `prefix`, page by page."""
         with s3_errors(self.options):
-            for page in self._pages("list_multipart_uploads", Prefix=self.options.prefix + prefix):
+            for page in self._pages(self.client, "list_multipart_uploads", prefix):
                 for item in page.get("Uploads", []):
                     yield Multipart(self._name(item), item["UploadId"], item["Initiated"])
 
@@ -334,7 +361,9 @@ class Bucket:
     def _name(self, item: Mapping[str, Any]) -> str:
         return str(item["Key"]).removeprefix(self.options.prefix)
 
-    def _pages(self, operation: str, **params: Any) -> Iterator[dict[str, Any]]:
-        yield from self.client.get_paginator(operation).paginate(
-            Bucket=self.options.bucket, PaginationConfig={"PageSize": PAGE}, **params
+    def _pages(self, client: Any, operation: str, prefix: str) -> Iterator[dict[str, Any]]:
+        yield from client.get_paginator(operation).paginate(
+            Bucket=self.options.bucket,
+            Prefix=self.options.prefix + prefix,
+            PaginationConfig={"PageSize": PAGE},
         )

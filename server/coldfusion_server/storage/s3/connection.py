@@ -62,7 +62,7 @@ class Patience:
 # For model bytes, which a worker has all the time for.
 LONG = Patience(connect=10, read=60, attempts=ATTEMPTS)
 # For what somebody waits for: a request of the API, or all who want a lock that is held meanwhile.
-SHORT = Patience(connect=2, read=5, attempts=2)
+SHORT = Patience(connect=2, read=8, attempts=2)
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class S3Store:
         key = UPLOADS + upload
         begun = self._begun(upload)
         if begun.upload_id is not None and begun.parts:
-            self.bucket.complete(key, begun.upload_id, begun.parts)
+            self.bucket.patiently(progress, self.bucket.complete, key, begun.upload_id, begun.parts)
         size = self.bucket.size(key)
         if size is None:
             raise UploadIncomplete(f"There is nothing of the upload {upload} in the bucket.")
@@ -174,7 +174,7 @@ class S3Store:
             progress(len(block))
         stored = StoredObject(digest.hexdigest(), size)
         check_digest(stored.sha256, expect)
-        self.bucket.copy(key, object_key(stored.sha256), size, lambda _: progress(0))
+        self.bucket.copy(key, object_key(stored.sha256), size, progress)
         return stored
 
     def pending_uploads(self) -> list[str]:
@@ -190,7 +190,7 @@ class S3Store:
         key = UPLOADS + upload
         # Also those that lost when several began at once and died before they gave theirs up.
         found = {item.upload_id for item in self.bucket.multiparts(key) if item.key == key}
-        ids = [entry.key for entry in self.bucket.entries(f"{IDS}{upload}/")]
+        ids = [entry.key for entry in self.bucket.entries(f"{IDS}{upload}/", quick=True)]
         for upload_id in found | {self.bucket.text(name) for name in ids}:
             if upload_id is not None:
                 self.bucket.abort(key, upload_id)
@@ -220,12 +220,19 @@ class S3Store:
         return None
 
     def check(self) -> None:
-        """Write, read, list and remove a small object, and begin a multipart upload."""
+        """Do once, with a few bytes, what is done with models."""
         key, data = f"{TEMPORARY}{secrets.token_hex(16)}", secrets.token_bytes(64)
-        self.bucket.put(key, data)
-        listed = [entry.size for entry in self.bucket.entries(key)]
-        back = self.bucket.read(key, 0, len(data))
-        self.bucket.delete(key)
+        copy = f"{key}.copy"
+        upload_id = self.bucket.begin(key)
+        part = self.bucket.send(key, upload_id, 1, data)
+        self.bucket.parts(key, upload_id)
+        list(self.bucket.multiparts(key))
+        self.bucket.complete(key, upload_id, [part])
+        self.bucket.copy(key, copy, len(data), lambda _: None)
+        listed = [entry.size for entry in self.bucket.entries(copy)]
+        back = self.bucket.read(copy, 0, len(data))
+        for name in (key, copy):
+            self.bucket.delete(name)
         if back != data or listed != [len(data)]:
             raise StorageUnavailable("An object came back from the bucket with other bytes.")
         self.bucket.abort(key, self.bucket.begin(key))
@@ -255,7 +262,7 @@ class S3Store:
         return None if upload_id is None else self.bucket.parts(UPLOADS + upload, upload_id)
 
     def _newest(self, upload: str) -> tuple[int, str | None]:
-        keys = [entry.key for entry in self.bucket.entries(f"{IDS}{upload}/")]
+        keys = [entry.key for entry in self.bucket.entries(f"{IDS}{upload}/", quick=True)]
         generation = max((int(key.rsplit("/", 1)[1]) for key in keys), default=0)
         return generation, self.bucket.text(f"{IDS}{upload}/{generation}") if keys else None
 

@@ -41,9 +41,10 @@ class S3Object:
         self.digest.update(data)
         self.size += len(data)
         self.buffer += data
-        while len(self.buffer) >= PART_BYTES:
-            self._send(bytes(memoryview(self.buffer)[:PART_BYTES]))
-            del self.buffer[:PART_BYTES]
+        while len(self.buffer) >= self._part_bytes:
+            size = self._part_bytes
+            self._send(bytes(memoryview(self.buffer)[:size]))
+            del self.buffer[:size]
 
     def finish(self) -> None:
         """Send what is buffered, where the object has more than one part."""
@@ -66,7 +67,9 @@ class S3Object:
         if self.upload_id is None:
             self.bucket.put(target, bytes(self.buffer))
         else:
-            self.bucket.complete(self.key, self.upload_id, self.parts)
+            self.bucket.patiently(
+                progress, self.bucket.complete, self.key, self.upload_id, self.parts
+            )
             self.upload_id = None
             self.bucket.copy(self.key, target, self.size, progress)
             self.bucket.delete(self.key)
@@ -84,6 +87,11 @@ class S3Object:
             with suppress(ColdFusionError):
                 self.bucket.abort(self.key, self.upload_id)
             self.upload_id = None
+
+    @property
+    def _part_bytes(self) -> int:
+        """Larger and larger, because S3 takes no more than 10,000 parts of an object."""
+        return PART_BYTES << ((len(self.parts) + len(self.flying)) // 1000)
 
     def _send(self, data: bytes) -> None:
         if self.upload_id is None:
