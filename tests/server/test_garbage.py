@@ -41,6 +41,8 @@ from tests.shared.checkpoints import file_bytes, read_file
 
 STORES = ("local", "moto", "rgw")
 
+pytestmark = pytest.mark.usefixtures("rejected_stay")
+
 
 def later(repo: Repository, hours: float = 25) -> None:
     """Let so many hours pass for the Repository; what stores tell is of the real clock."""
@@ -110,16 +112,6 @@ def keep(repo: Repository, rounds: int | None) -> None:
 
 def heaps(found: Collected) -> dict[str, int]:
     return {reason.value: heap.objects for reason, heap in found.garbage.items()}
-
-
-@pytest.fixture(autouse=True)
-def rejected_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let rejected bytes stay for the collection, as where the store was away for a moment."""
-
-    def away(*_: object) -> None:
-        raise StorageUnavailable("The store is away.")
-
-    monkeypatch.setattr("coldfusion_server.services.garbage.remove_rejected", away)
 
 
 @pytest.fixture(params=STORES)
