@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ def _fusion(options: argparse.Namespace) -> str:
 
 
 def _transfer(options: argparse.Namespace) -> str:
+    # As Ctrl-C does: servers are ended and files removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     settings = transfer.Settings(
         folder=options.folder,
         size=options.megabytes * 10**6,

@@ -55,7 +55,12 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     )
     peak = Peak(process.pid)
     assert process.stdout is not None
-    words = process.stdout.read()
+    try:
+        words = process.stdout.read()
+    except BaseException:
+        # Ended by a person: what it writes into is about to be removed.
+        process.kill()
+        raise
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     peak.stop()

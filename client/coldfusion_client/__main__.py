@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from io import TextIOWrapper
 
-from coldfusion_client.cli.errors import exit_code
+from coldfusion_client.cli.errors import INTERRUPTED, exit_code
 from coldfusion_shared.errors import MissingExtra
 
 _NEEDED = ("typer", "httpx", "rich", "platformdirs")
@@ -25,7 +26,15 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         # Other people's names may have letters that a Windows code page or a log has not.
         sys.stdout.reconfigure(errors="backslashreplace")
-    app(prog_name="coldfusion-client")
+    try:
+        app(prog_name="coldfusion-client")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # At once: the interpreter would wait for threads that wait for a silent network.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

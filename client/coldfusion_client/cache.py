@@ -9,12 +9,12 @@ hashed again before it is used, and dropped if it is not what its name says.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from platformdirs import user_cache_path
@@ -101,27 +101,41 @@ class Cache:
             self._build(folder, manifest)
         return folder
 
-    def scratch(self) -> Path:
-        """Return a new folder for files that are needed for a moment; the caller removes it."""
-        with writing(self.root):
-            parent = self.root / "scratch"
-            parent.mkdir(parents=True, exist_ok=True)
-            return Path(mkdtemp(dir=parent))
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a new folder for files that are needed inside the block."""
+        parent = self.root / "scratch"
+        self._sweep(parent)
+        lock = parent / f"{secrets.token_hex(8)}.lock"
+        folder = lock.with_suffix("")
+        # The lock first: a folder without one would be taken for what a killed process left.
+        with locked(lock, wait=True):
+            try:
+                with writing(self.root):
+                    folder.mkdir()
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+
+    def _sweep(self, parent: Path) -> None:
+        """Remove what killed processes left: a model's size each time, if nobody did."""
+        for lock in parent.glob("*.lock"):
+            with suppress(BlockingIOError, FileNotFoundError), locked(lock, wait=False):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
 
     def _build(self, folder: Path, manifest: Manifest) -> None:
-        new = self.scratch()
-        with writing(self.root):
+        with self.scratch() as new, writing(self.root):
             for entry in manifest.files:
                 target = new / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _refer(target, self.object(entry.sha256))
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
-            try:
+            # Where another process was faster, what it built is the same.
+            with suppress(OSError):
                 new.rename(folder)
-            except OSError:
-                # Another process was faster; what it built is the same.
-                shutil.rmtree(new, ignore_errors=True)
 
 
 def _refer(target: Path, source: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from coldfusion_client.bases import Source, bring, find_base
 from coldfusion_client.cache import Cache
 from coldfusion_client.disk import writing
 from coldfusion_client.place import place
-from coldfusion_client.record import Record, read_record, write_record
+from coldfusion_client.record import RECORD_FILE, Record, read_record, write_record
 from coldfusion_shared.errors import Conflict, InvalidRequest
 from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.files import FileEntry
@@ -49,7 +49,8 @@ def pull(
         DigestMismatch, StorageFull, ServerUnreachable: it could not be downloaded.
     """
     base = find_base(source.api, model, version)
-    folder = (out or Path(model.split("/")[1])).absolute()
+    # Where a link leads to: the folder there is replaced, and the link stays.
+    folder = (out or Path(model.split("/")[1])).resolve()
     record = _check_folder(folder, model)
     if only_newer and record is not None and _is_newer(folder, record, base):
         held = record.manifest
@@ -118,8 +119,9 @@ def _size(file: Path) -> int | None:
 
 
 def _fill(cache: Cache, folder: Path, old: Record | None, new: Record) -> None:
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    with writing(folder.parent):
+    # Always the same name, so that the next pull removes what a killed one has left.
+    fresh = folder.with_name(f".{folder.name}.partial")
+    with cache.lock(sha256(str(folder).encode()).hexdigest()), writing(folder.parent):
         try:
             _build(cache, fresh, new.manifest)
             if old is None:
@@ -140,9 +142,16 @@ def _build(cache: Cache, folder: Path, manifest: Manifest) -> None:
 
 
 def _rename(fresh: Path, folder: Path) -> None:
-    if folder.exists():
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    try:
         folder.rmdir()  # it is empty
-    fresh.rename(folder)
+        fresh.rename(folder)
+    except OSError:
+        # A mounted disk, or a folder in somebody else's. The record last: it says that all is here.
+        for path in sorted(fresh.iterdir(), key=lambda path: path.name == RECORD_FILE):
+            shutil.move(path, folder / path.name)
 
 
 def _replace(folder: Path, old: Record, fresh: Path, new: Record) -> None:

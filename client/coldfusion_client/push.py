@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from coldfusion_client.bases import Source, find_base
@@ -61,15 +60,12 @@ def push(
 
 def _push(source: Source, folder: Path, made_from: Base, onto: Base, work: Work) -> Contribution:
     # Not in the folder itself, which is the person's own and may be read-only.
-    scratch = source.cache.scratch()
-    try:
+    with source.cache.scratch() as scratch:
         body = scratch / "body.safetensors"
         write_contribution(source, folder, made_from, onto, body)
         said = work.model_copy(update={"client": USER_AGENT})
         declared = declaration(onto.version, body, said)
         return send(source.api, onto.model, declared, lambda: body, source.reporter)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _recorded(folder: Path, model: str) -> str:

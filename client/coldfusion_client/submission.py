@@ -33,8 +33,13 @@ def declaration(base: str, body: Path, work: Work) -> Declaration:
 
 
 def idempotency_key(model: str, declared: Declaration) -> str:
-    """Return a key that the same contribution to `model` always has, whenever it is made."""
-    text = f"{model}\n{declared.model_dump_json()}"
+    """
+    Return a key that the same contribution to `model` always has, whenever it is made.
+
+    What is said of the work is left out: another version of the client goes on with the upload.
+    """
+    same = declared.model_dump_json(include={"base", "encoding", "files"})
+    text = f"{model}\n{same}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -31,9 +31,10 @@ def run_scheduler(ctx: Context, stop: Event) -> None:
                 contributions.expire_uploads(ctx)
                 now = ctx.now().timestamp()
                 if now - cleaned_at > CLEANING_SECONDS:
+                    # Before: what fails is not to be tried again at once and for ever.
+                    cleaned_at = now
                     contributions.sweep_uploads(ctx)
                     ctx.store.clean()
-                    cleaned_at = now
                 # Not after an error: a scheduler whose database stays away must not look well.
                 pulse()
             except ColdFusionError as error:

@@ -99,7 +99,8 @@ class Settings(BaseSettings):
         default=24.0, description="hours after which an unfinished upload is given up"
     )
     url_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = Field(
-        default=60.0, description="minutes for which an upload URL is good; clients renew them"
+        default=60.0,
+        description="minutes for which a URL to upload or download is good; clients renew them",
     )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=MIB, description="largest request body, upload parts apart"

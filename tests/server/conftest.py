@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from coldfusion_shared.errors import StorageUnavailable
 from tests.server.backends import Backend
 from tests.server.repository import Repository, repository
 
@@ -67,3 +68,13 @@ def repo(tmp_path: Path, prepared: Prepared, database_url: str | None) -> Iterat
     shutil.copytree(prepared.folder / "repo", tmp_path / "data")
     with repository(tmp_path / "data", database_url, copied=True) as opened:
         yield opened
+
+
+@pytest.fixture
+def rejected_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let rejected bytes stay for the collection, as where the store was away for a moment."""
+
+    def away(*_: object) -> None:
+        raise StorageUnavailable("The store is away.")
+
+    monkeypatch.setattr("coldfusion_server.services.garbage.remove_rejected", away)

@@ -147,12 +147,11 @@ def test_other_bytes_than_declared_are_rejected_and_may_be_sent_again(repo: Repo
     assert ann.receipt(second)["state"] == "accepted"
 
 
-@pytest.mark.parametrize("stage", ["declared", "completed", "accepted", "fused"])
+@pytest.mark.parametrize("stage", ["completed", "accepted", "fused"])
 def test_the_same_file_again_is_refused_before_a_byte_is_sent(stage: str, repo: Repository) -> None:
     ann, bob, raw = repo.contributor(), repo.contributor("bob"), body_file()
     contribution = ann.sent(raw)
-    if stage != "declared":
-        ann.complete(contribution)
+    ann.complete(contribution)
     if stage in ("accepted", "fused"):
         repo.work()
     if stage == "fused":
@@ -163,6 +162,35 @@ def test_the_same_file_again_is_refused_before_a_byte_is_sent(stage: str, repo: 
     assert answer.status_code == 409
     assert answer.json()["code"] == "already_contributed"
     assert contribution in answer.json()["detail"]
+
+
+def test_of_two_who_declare_the_same_the_first_one_s_bytes_count(repo: Repository) -> None:
+    ann, bob, raw = repo.contributor(), repo.contributor("bob"), body_file()
+    first, second = ann.sent(raw), bob.sent(raw)
+    for who, contribution in ((bob, second), (ann, first)):
+        assert who.complete(contribution).status_code == 200
+        repo.work()
+    assert bob.receipt(second)["state"] == "accepted"
+    assert "contributed before" in ann.receipt(first)["reason"]
+    # What the accepted one is made of stays.
+    assert repo.ctx.store.exists(hashlib.sha256(raw).hexdigest())
+
+
+def test_an_upload_goes_on_whatever_key_the_next_client_sends(repo: Repository) -> None:
+    ann, raw = repo.contributor(), body_file()
+    first = ann.declare(raw, key="of one version")
+    again = ann.declare(raw, key="of another version")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["contribution"]["id"] == again.json()["contribution"]["id"]
+
+
+def test_rejected_bytes_go_at_once_unless_something_needs_them(repo: Repository) -> None:
+    ann, raw = repo.contributor(), with_value(np.nan)
+    contribution = ann.contribute(raw)
+    repo.work()
+    assert ann.receipt(contribution)["state"] == "rejected"
+    assert not repo.ctx.store.exists(hashlib.sha256(raw).hexdigest())
+    assert ann.receipt(contribution)["erased_at"] is not None
 
 
 def test_a_rejected_file_may_be_tried_again(repo: Repository) -> None:

@@ -41,6 +41,8 @@ from tests.shared.checkpoints import file_bytes, read_file
 
 STORES = ("local", "moto", "rgw")
 
+pytestmark = pytest.mark.usefixtures("rejected_stay")
+
 
 def later(repo: Repository, hours: float = 25) -> None:
     """Let so many hours pass for the Repository; what stores tell is of the real clock."""

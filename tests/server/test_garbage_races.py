@@ -40,6 +40,8 @@ __all__ = ["run"]
 OTHER = "demo/other"
 TURNS = 12
 
+pytestmark = pytest.mark.usefixtures("rejected_stay")
+
 
 @pytest.fixture
 def busy(tmp_path: Path, backend: Backend) -> Iterator[Repository]:

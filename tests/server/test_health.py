@@ -176,12 +176,22 @@ def test_a_setting_that_cannot_be_used_is_named(file: str, named: str, tmp_path:
         load_settings(data_dir=tmp_path)
 
 
-def test_an_empty_secret_would_let_everybody_sign(
+def test_an_empty_variable_is_one_that_is_not_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLDFUSION_SECRET", "")
+    monkeypatch.setenv("COLDFUSION_PORT", "")
+    settings = load_settings(data_dir=tmp_path)
+    assert (settings.secret, settings.port) == (None, 8000)
+    # An empty key would let everybody sign.
+    context = open_context(settings)
+    assert len(context.secret) == 32
+    context.close()
+
+
+def test_an_empty_secret_would_let_everybody_sign(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="secret"):
-        load_settings(data_dir=tmp_path)
+        load_settings(data_dir=tmp_path, secret="")
 
 
 def test_the_secret_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:

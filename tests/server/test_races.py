@@ -21,11 +21,23 @@ def test_two_schedulers_close_a_round_once(repo: Repository) -> None:
         assert sum(pool.map(lambda _: close_due(repo.ctx), range(4))) == 1
 
 
-def test_the_same_file_declared_by_ten_at_once_is_taken_from_one(repo: Repository) -> None:
+def test_the_same_file_sent_by_ten_at_once_is_taken_from_one(repo: Repository) -> None:
     people = [repo.contributor(f"c{n}") for n in range(10)]
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda person: person.declare(body_file()), people))
-    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
+        sent = list(pool.map(lambda person: person.sent(body_file()), people))
+        done = pool.map(lambda pair: pair[0].complete(pair[1]), zip(people, sent, strict=True))
+        assert {answer.status_code for answer in done} == {200}
+    repo.work()
+    states = [people[0].receipt(contribution)["state"] for contribution in sent]
+    assert sorted(states) == ["accepted"] + ["rejected"] * 9
+
+
+def test_what_one_declares_ten_times_at_once_is_one_upload(repo: Repository) -> None:
+    ann = repo.contributor()
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: ann.declare(body_file()), range(10)))
+    assert len({answer.json()["contribution"]["id"] for answer in answers}) == 1
+    assert sorted(answer.status_code for answer in answers) == [200] * 9 + [201]
 
 
 def test_many_tokens_for_one_new_name_at_once_are_one_contributor(repo: Repository) -> None:

@@ -24,6 +24,7 @@ from coldfusion_shared.errors import (
     MalformedWeights,
     StorageFull,
     StorageUnavailable,
+    UploadIncomplete,
 )
 from coldfusion_shared.weights.checkpoint import ByteSource
 from tests.s3.stores import MINUTE, Case, local_case, put_part, s3_case
@@ -250,7 +251,7 @@ class TestUploads:
         assert store.parts("nobody.0") == {}
         assert store.pending_uploads() == []
         store.discard_upload("nobody.0")
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(UploadIncomplete):
             store.adopt("nobody.0", NOWHERE)
 
     def test_a_part_sent_again_replaces_the_first(self, store: ObjectStore) -> None:
@@ -308,6 +309,28 @@ class TestUploads:
         assert case.store.parts("up.0") == {}
         put_part(case.store, 1, b"sent again")
         assert case.store.adopt("up.0", sha256(b"sent again")).size == 10
+
+    def test_what_one_process_begins_anew_another_that_remembers_the_old_goes_on_with(
+        self, case: Case
+    ) -> None:
+        one, two, worker = (again(case.store) for _ in range(3))
+        put_part(one, 1, b"lost")
+        assert two.parts("up.0")[1].size == 4
+        if isinstance(worker, S3Store):  # as the bucket's own rules do
+            for item in list(worker.bucket.multiparts("uploads/up.0")):
+                worker.bucket.abort(item.key, item.upload_id)
+        assert set(one.parts("up.0")) <= {1}
+        put_part(one, 1, b"sent again")
+        for other in (two, one, two):
+            assert other.parts("up.0")[1].size == 10
+        put_part(two, 2, b", the rest")
+        whole = b"sent again, the rest"
+        if one.min_part_bytes == 1:
+            assert worker.adopt("up.0", sha256(whole)).size == len(whole)
+        worker.discard_upload("up.0")
+        assert case.store.pending_uploads() == []
+        for other in (one, two, worker):
+            other.close()
 
     def test_an_object_made_of_an_upload_does_not_change_with_it(self, store: ObjectStore) -> None:
         urls = store.part_urls("up.0", {1: 8}, MINUTE)

@@ -237,6 +237,32 @@ def test_an_upload_that_is_never_finished_is_given_up_and_freed(repo: Repository
     assert repo.ctx.store.pending_uploads() == []
 
 
+def test_whose_digest_is_known_has_to_send_the_bytes_all_the_same(repo: Repository) -> None:
+    repo.model("lab/other")
+    manifest = repo.get("/v1/models/lab/other/bases/v0")["manifest"]
+    known = next(file for file in manifest["files"] if file["path"] == WEIGHTS)
+    eve = repo.contributor("eve")
+    body = {"base": "v0", "files": [{key: known[key] for key in ("path", "size", "sha256")}]}
+    url = f"/v1/models/{MODEL}/contributions"
+    declared = eve.client.post(url, json=body, headers={"Idempotency-Key": "a" * 16}).json()
+    eve.upload(declared["upload"], bytes(known["size"]))
+    identity = declared["contribution"]["id"]
+    assert eve.complete(identity).status_code == 200
+    repo.work()
+    receipt = receipt_of(repo, identity)
+    assert (receipt["state"], receipt["findings"][0]["check"]) == ("rejected", "digest")
+    assert repo.ctx.store.exists(known["sha256"])
+
+
+def test_an_upload_that_the_store_has_lost_is_to_be_sent_again(repo: Repository) -> None:
+    identity = repo.contributor().contribute(body_file())
+    for upload in repo.ctx.store.pending_uploads():
+        repo.ctx.store.discard_upload(upload)
+    repo.work()
+    receipt = receipt_of(repo, identity)
+    assert (receipt["state"], "again" in receipt["hint"]) == ("rejected", True)
+
+
 def test_a_store_that_is_away_fails_no_contribution(
     repo: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

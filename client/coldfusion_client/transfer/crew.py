@@ -64,9 +64,11 @@ class Crew:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Reached by Ctrl-C, too: what is under way ends at its next block.
+        # What is under way ends at its next block. A person who wants to stop does not wait for
+        # one that may never come; what was finished is in the journal.
         self._stop()
-        self._pool.shutdown(cancel_futures=True)
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._pool.shutdown(wait=not interrupted, cancel_futures=not interrupted)
 
     def flag(self) -> Flag:
         """Return a new flag, which is set when all work is to end."""

@@ -188,6 +188,7 @@ class _Receiver:
 
     def _blocks(self, response: httpx.Response, room: int) -> Iterator[bytes]:
         """Yield the body, of which no more than `room` bytes are taken."""
+        untold = 0
         try:
             # As they come from the socket: to collect them into larger ones costs a third more.
             for block in response.iter_bytes():
@@ -196,9 +197,14 @@ class _Receiver:
                 if room < 0:
                     raise _mismatch(self.job, self.entry)
                 yield block
-                self.bar.advance(len(block))
+                untold += len(block)
+                if untold >= _BLOCK_BYTES:  # The bar's lock is not for every few kilobytes.
+                    self.bar.advance(untold)
+                    untold = 0
         except httpx.RequestError as error:
             raise unreachable(response.url, error) from error
+        finally:
+            self.bar.advance(untold)
 
 
 class _Counted:

@@ -17,7 +17,7 @@ from coldfusion_shared.schemas.contributions import Part, UploadPlan
 
 WORKERS = 4
 # Of one write to the socket: what the system does not take at once is copied by the layers below.
-_BLOCK_BYTES = 2**18
+_BLOCK_BYTES = 2**20
 _HASHED_BYTES = 2**20
 # A URL that was fresh and is refused again did not expire: something else is wrong.
 _RENEWALS = 3

@@ -32,6 +32,8 @@ UPLOADS = "/v1/uploads/"
 # The browser's own forms bring no token along; they are as small as this, in bytes.
 FORMS = frozenset({"/login", "/logout"})
 FORM_BYTES = 4096
+# So much of a refused body is read and dropped; after more the connection is closed.
+DRAINED_BYTES = 64 * 2**20
 QUIET = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -61,10 +63,11 @@ class Gate:
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        answer = _Answer(send, request_id)
+        body = _Body(receive, Headers(scope=scope), self.context.settings.part_bytes)
+        answer = _Answer(send, request_id, body)
         started = time.perf_counter()
         try:
-            await self._pass(scope, receive, answer.send)
+            await self._pass(scope, body.receive, answer.send)
         except Exception as error:
             # Answered further out as status 500; here the log still knows the request's id.
             answer.status = answer.status or 500
@@ -127,11 +130,43 @@ class Gate:
                 return _replay(messages, receive)
 
 
+class _Body:
+    """Knows whether the request's body was read to its end, and what is to be done if not."""
+
+    def __init__(self, receive: Receive, headers: Headers, part_bytes: int) -> None:
+        self._receive = receive
+        self._has_length = "content-length" in headers
+        try:
+            self._length = content_length(headers) or 0
+        except ColdFusionError:
+            self._has_length, self._length = False, 1
+        self._ended = self._has_length and not self._length
+        self._ended = self._ended or not (self._has_length or "transfer-encoding" in headers)
+        self._drained = max(DRAINED_BYTES, 4 * part_bytes)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._ended = True
+        return message
+
+    @property
+    def is_endless(self) -> bool:
+        """
+        Whether nobody should read on.
+
+        What is left of an honest body is read and dropped, because its sender would not see the
+        answer before: a connection that is closed in its face is all that it would see.
+        """
+        return not self._ended and not (self._has_length and self._length <= self._drained)
+
+
 class _Answer:
     """Adds headers to the answer and remembers its status for the log."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, body: _Body) -> None:
         self._send = send
+        self._body = body
         self.request_id = request_id
         self.status = 0
 
@@ -140,6 +175,8 @@ class _Answer:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
+            if self._body.is_endless:
+                headers["Connection"] = "close"
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)

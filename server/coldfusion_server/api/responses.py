@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -11,10 +12,15 @@ from coldfusion_server.api import errors
 from coldfusion_shared.errors import ColdFusionError, InvalidRequest
 from coldfusion_shared.schemas.common import Problem
 
+log = structlog.get_logger("coldfusion.http")
+
 
 def problem_response(error: ColdFusionError, path: str, request_id: str | None) -> Response:
     """Return the response that tells `error`."""
     body = errors.problem(error, path, request_id)
+    if body.status >= 500:
+        # What the operator has to mend: who asked is told it, and the log, too.
+        log.error("failed", code=error.code, why=error.message)
     return JSONResponse(
         body.model_dump(mode="json", exclude_none=True),
         body.status,

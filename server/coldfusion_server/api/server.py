@@ -28,13 +28,13 @@ def whoami(who: Who) -> Whoami:
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """Answer as long as the process lives."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 def readyz(ctx: Ctx) -> dict[str, str]:
-    """Answer 200 while database and store work, else 503."""
+    """Answer 200 while the database works and the store's disk is there, else 503."""
     check_ready(ctx)
     return {"status": "ok"}

@@ -171,6 +171,12 @@ def new_file(path: Path) -> Iterator[GzipFile]:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            # The new file would take the place of a device or a pipe.
+            raise InvalidRequest(
+                f"{path} is no file that a backup could become.",
+                hint="Name a file; what comes of it can be piped on afterwards.",
+            )
         with _locked(partial) as raw:
             try:
                 # Neither a name nor a time in it: equal contents, equal bytes.

@@ -179,6 +179,8 @@ def _named(error: DBAPIError) -> StorageFull | DatabaseUnavailable:
     if "disk is full" in str(error.orig) or "No space left" in str(error.orig):
         return StorageFull("The database's disk is full.")
     busy = _BUSY.get(getattr(error.orig, "sqlstate", None) or "")
+    if "database is locked" in what:  # SQLite's way to say so
+        busy = _BUSY["55P03"]
     if busy is not None:
         return DatabaseUnavailable(f"The database is busy: {busy}.", hint="Try again.")
     return DatabaseUnavailable(

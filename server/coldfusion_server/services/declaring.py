@@ -70,7 +70,7 @@ def declare(
             # Before the look at the key: of equal requests at once one makes the row, and the
             # others, who wait here for its transaction, find it.
             newest = _newest_round(session, model)
-            row = _by_key(session, who, key, request)
+            row = _by_key(session, who, key, request) or _under_way(session, who, request)
             new = row is None
             if row is None:
                 row = _new_row(ctx, session, model, newest, declaration, key, request, who)
@@ -200,7 +200,13 @@ def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
 
 
 def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry) -> None:
-    lost = (ContributionState.REJECTED, ContributionState.WITHDRAWN, ContributionState.EXPIRED)
+    # Of those that are only declared anybody may have any number: the bytes decide.
+    lost = (
+        ContributionState.DECLARED,
+        ContributionState.REJECTED,
+        ContributionState.WITHDRAWN,
+        ContributionState.EXPIRED,
+    )
     row = session.scalar(
         select(ContributionRow)
         .join(ContributionFileRow)
@@ -227,6 +233,17 @@ def _by_key(session: Session, who: Principal, key: str, request: str) -> Contrib
             hint="Use a new key for new weights.",
         )
     return row
+
+
+def _under_way(session: Session, who: Principal, request: str) -> ContributionRow | None:
+    """Return the caller's own upload of the same that is not finished, whatever its key."""
+    return session.scalar(
+        select(ContributionRow).where(
+            ContributionRow.contributor_id == who.contributor_id,
+            ContributionRow.request_sha256 == request,
+            ContributionRow.state == ContributionState.DECLARED,
+        )
+    )
 
 
 def _request_digest(name: str, declaration: Declaration) -> str:

@@ -230,7 +230,7 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
         plan = make_plan(tensors.spans, updates, given.recipe, executor, progress=progress)
         onto = _onto(ctx, stack, given, base, tensors)
         pieces = fused(plan, onto, _views(plan, base, tensors), executor, progress)
-        stored = _store(ctx, stack, pieces)
+        stored = _store(ctx, stack, pieces, renewal)
     return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
 
 
@@ -273,7 +273,9 @@ def _views(plan: Plan, base: Checkpoint, tensors: FusedTensors) -> list[View]:
     return [weights, *masters, *state_views(plan.kinds.optimizer.state, tensors.body)]
 
 
-def _store(ctx: Context, stack: ExitStack, pieces: Iterable[Piece]) -> Stored:
+def _store(
+    ctx: Context, stack: ExitStack, pieces: Iterable[Piece], renewal: leases.Renewal
+) -> Stored:
     """Write the pieces into objects; none of them exists before all of them are whole."""
     writers: dict[tuple[str, str], ObjectWriter] = {}
     latest: dict[str, ObjectWriter] = {}
@@ -288,7 +290,9 @@ def _store(ctx: Context, stack: ExitStack, pieces: Iterable[Piece]) -> Stored:
         writers[key].write(piece.data)
     stored: Stored = {}
     for (view, file), writer in writers.items():
-        entry = writer.commit()
+        # A store may take longer to keep what was written than a lease lasts.
+        entry = writer.commit(progress=lambda _: renewal(0))
+        renewal(0)
         path = file if view in (WEIGHTS, MASTER) else f"{view}/{file}"
         found = FileEntry(path=path, size=entry.size, sha256=entry.sha256)
         stored.setdefault(view, []).append(found)

@@ -152,6 +152,26 @@ def check_stored(ctx: Context, files: Sequence[FileEntry]) -> None:
             )
 
 
+def remove_rejected(ctx: Context, row: ContributionRow) -> None:
+    """
+    Remove a rejected contribution's objects at once, unless something else needs them.
+
+    Otherwise whoever sends what is rejected could fill the store, past any quota. Who has stored
+    the same bytes and not named them yet finds out when he does (`check_stored`).
+    """
+    digests = {file.sha256 for file in row.files if not file.here}
+    with ctx.database.write() as session:
+        references.exclude(session)
+        needed = references.Manifests().look(session) | _needed(session, sorted(digests))
+        gone = digests - needed
+        for digest in gone:
+            ctx.store.delete(digest)
+        for holder in _holders(session, gone):
+            for file in holder.files:
+                if file.sha256 in gone and file.erased_at is None:
+                    file.erased_at = ctx.now()
+
+
 class _Collection:
     """One run; without a lease it changes nothing."""
 

@@ -8,11 +8,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, ContributionRow, RoundRow
-from coldfusion_server.services import bases, contributions, leases, uploads
+from coldfusion_server.services import bases, contributions, garbage, leases, uploads
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import manifest_of
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import ColdFusionError, DigestMismatch, LeaseLost, StateConflict
+from coldfusion_shared.errors import (
+    ColdFusionError,
+    DigestMismatch,
+    LeaseLost,
+    StateConflict,
+    UploadIncomplete,
+)
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import WEIGHTS_FILE, Manifest
 from coldfusion_shared.schemas.contributions import Finding
@@ -36,6 +42,10 @@ def screen_next(ctx: Context, holder: str) -> bool:
             except ColdFusionError as error:
                 # It waits for the store to come back; others may not need what is missing.
                 log.error("screening failed", contribution=contribution, why=error.message)
+                continue
+            except Exception:
+                # A fault of ours that one contribution brings out must not hold up all others.
+                log.exception("screening broke", contribution=contribution)
                 continue
             return True
     return False
@@ -62,18 +72,37 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
     renewal = leases.Renewal(ctx, lease)
     try:
         _store(ctx, row, renewal)
-    except DigestMismatch as error:
-        _decide(ctx, contribution, lease, Screening([_corrupt(error)], None), again=True)
+    except (DigestMismatch, UploadIncomplete) as error:
+        lost = Finding(check="digest", verdict="reject", message=error.message)
+        _decide(ctx, contribution, lease, Screening([lost], None), again=True)
     else:
         _decide(ctx, contribution, lease, _screened(ctx, row, manifest, renewal))
     for key in uploads.upload_keys(row):
         ctx.store.discard_upload(key)
+    _tidy(ctx, contribution)
+
+
+def _tidy(ctx: Context, contribution: str) -> None:
+    """Remove what was rejected; where the store is away, garbage collection does it later."""
+    with ctx.database.read() as session:
+        row = _row(session, contribution)
+        contributions.load_files(row)
+    if row.state == ContributionState.REJECTED:
+        try:
+            garbage.remove_rejected(ctx, row)
+        except ColdFusionError as error:
+            log.warning("rejected bytes stay for now", why=error.message)
 
 
 def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:
-    """Make objects of the uploads, unless a worker that died has done it already."""
+    """
+    Make objects of the uploads, also where the store has an object of that digest.
+
+    Digests are public: who names one has to send its bytes, or anybody could contribute weights
+    that he never had.
+    """
     for index, file in enumerate(row.files):
-        if not file.here and not ctx.store.exists(file.sha256):
+        if not file.here:
             ctx.store.adopt(uploads.upload_key(row.id, index), file.sha256, renewal)
 
 
@@ -161,10 +190,6 @@ def _duplicate(session: Session, row: ContributionRow, digest: str | None) -> li
         return [Finding(check="duplicate", verdict="pass", message="not contributed before")]
     message = contributions.already_contributed(other).message
     return [Finding(check="duplicate", verdict="reject", message=message)]
-
-
-def _corrupt(error: DigestMismatch) -> Finding:
-    return Finding(check="digest", verdict="reject", message=error.message)
 
 
 def _row(session: Session, contribution: str) -> ContributionRow:

@@ -6,18 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import BoundedSemaphore
 
 from coldfusion_server.db.tables import ContributionFileRow, ContributionRow
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.parts import part_url
 from coldfusion_server.storage import StoredPart
 from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.errors import StorageUnavailable
 from coldfusion_shared.schemas.contributions import Contribution, FileUpload, Part, UploadPlan
 
 # Each has a signed URL in the plan, which has to stay small; S3 itself takes ten times as many.
 MAX_PARTS = 1_000
 # Uploads of one page of a list that are asked about at a time.
 LOOKS = 16
+# Of all requests together: the others do without the number.
+_LOOKING = BoundedSemaphore(LOOKS)
 
 
 def part_bytes_for(ctx: Context, size: int) -> int:
@@ -86,9 +90,20 @@ def with_progress(ctx: Context, shown: Sequence[Contribution]) -> list[Contribut
 
 
 def _arrived_bytes(ctx: Context, shown: Contribution) -> int:
-    """Return how many bytes have arrived; a file that is here already has no upload."""
+    """
+    Return how many bytes have arrived; a file that is here already has no upload.
+
+    The number is for people to look at: a store that is slow or away must not hold up a page.
+    """
     keys = [upload_key(shown.id, index) for index in range(len(shown.files))]
-    return sum(part.size for key in keys for part in ctx.store.parts(key).values())
+    if not _LOOKING.acquire(blocking=False):
+        return 0
+    try:
+        return sum(part.size for key in keys for part in ctx.store.parts(key).values())
+    except StorageUnavailable:
+        return 0
+    finally:
+        _LOOKING.release()
 
 
 def _missing(file: ContributionFileRow, arrived: Mapping[int, StoredPart]) -> list[int]:

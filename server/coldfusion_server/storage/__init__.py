@@ -70,9 +70,15 @@ class ObjectWriter(Protocol):
     def finish(self) -> None:
         """Give back the memory that is held: nothing more will be written, `commit` comes later."""
 
-    def commit(self, expect: str | None = None) -> StoredObject:
+    def commit(
+        self, expect: str | None = None, progress: Callable[[int], None] = lambda size: None
+    ) -> StoredObject:
         """
-        Keep the bytes under their own digest, durably; the same bytes again are no-op.
+        Keep the bytes under their own digest, durably.
+
+        Args:
+            expect: the digest that they have to have; null: any.
+            progress: is called now and then, where keeping them takes long.
 
         Raises:
             DigestMismatch: the digest is not `expect`; nothing is kept.
@@ -175,11 +181,12 @@ class ObjectStore(Protocol):
         Args:
             upload: its key.
             expect: the digest that was declared.
-            progress: is called with the bytes verified since the last call.
+            progress: is called with the bytes verified since the last call, and with 0 where
+                something else takes long.
 
         Raises:
             DigestMismatch: the bytes are others; there is no new object.
-            StorageUnavailable: there is no such upload.
+            UploadIncomplete: there is no such upload.
         """
 
     def pending_uploads(self) -> list[str]:

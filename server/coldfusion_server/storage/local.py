@@ -22,12 +22,18 @@ from coldfusion_server.storage import (
     StoredPart,
     check_digest,
 )
-from coldfusion_shared.errors import DigestMismatch, StorageFull, StorageUnavailable
+from coldfusion_shared.errors import (
+    DigestMismatch,
+    StorageFull,
+    StorageUnavailable,
+    UploadIncomplete,
+)
 from coldfusion_shared.weights.checkpoint import ByteSource, FileSource
 from coldfusion_shared.weights.digests import BLOCK_BYTES
 
 # Longer than any single object takes to write; what is older belongs to a process that died.
 ABANDONED_SECONDS = 24 * 3600
+SYNC_BYTES = 2**28
 
 
 class LocalStore:
@@ -124,7 +130,7 @@ class LocalStore:
     ) -> StoredObject:
         """Copy the parts into one file, hashing them on the way."""
         if not self._part_files(upload):
-            raise StorageUnavailable(f"There is nothing of the upload {upload} under {self.root}.")
+            raise UploadIncomplete(f"There is nothing of the upload {upload} under {self.root}.")
         return self.put(self._read_parts(upload, progress), expect)
 
     def pending_uploads(self) -> list[str]:
@@ -205,7 +211,7 @@ class _LocalObject:
         self.partial = partial
         self.folder = objects
         self.digest = hashlib.sha256()
-        self.size = 0
+        self.size = self.unsynced = 0
         with named_errors(objects):
             self.file = partial.open("wb")
 
@@ -213,18 +219,26 @@ class _LocalObject:
         """Append to the temporary file."""
         self.digest.update(data)
         self.size += len(data)
+        self.unsynced += len(data)
         with named_errors(self.folder):
             self.file.write(data)
+            if self.unsynced >= SYNC_BYTES:
+                # Bit by bit, so that the last sync, during which nothing else happens, is short.
+                _sync(self.file)
+                self.unsynced = 0
 
     def finish(self) -> None:
         """Nothing to do: the file's buffer is small."""
 
-    def commit(self, expect: str | None = None) -> StoredObject:
+    def commit(
+        self, expect: str | None = None, progress: Callable[[int], None] = lambda size: None
+    ) -> StoredObject:
         """Sync and rename."""
         sha256 = self.digest.hexdigest()
         check_digest(sha256, expect)
         with named_errors(self.folder):
             _sync(self.file)
+            progress(0)
             self.file.close()
             _rename(self.partial, object_path(self.folder, sha256))
         return StoredObject(sha256, self.size)
@@ -299,14 +313,16 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Rename durably: the folder's own entry is synced, too."""
+    """Rename durably: the entries of the file and of a new folder are synced, too."""
+    new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    for path in [target.parent, target.parent.parent] if new else [target.parent]:
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextmanager

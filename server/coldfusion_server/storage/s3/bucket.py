@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import math
+import random
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
 from coldfusion_server.storage.s3.connection import (
+    ATTEMPTS,
+    SHORT,
     S3Options,
     code_of,
     connect,
     is_gone,
     s3_errors,
 )
+from coldfusion_shared.errors import ColdFusionError, StorageUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MIB = 2**20
 # What a whole object is read in, when it is read from its beginning to its end.
 BLOCK_BYTES = 8 * MIB
-# An object of this size and more is copied in parts; S3 copies no more than 5 GiB in one.
-COPY_BYTES = 256 * MIB
+# An object of this size and more is copied in parts of it; S3 copies no more than 5 GiB in one.
+COPY_BYTES = 64 * MIB
+MAX_PARTS = 10_000
+# Before a read that was cut is tried again.
+FIRST_WAIT_SECONDS = 0.1
+# Between two signs that something is waited for.
+WAIT_SECONDS = 1.0
 # Blocks of one object that are on their way at a time.
 IN_FLIGHT = 4
 THREADS = 16
@@ -54,6 +69,18 @@ class Multipart:
     begun_at: datetime
 
 
+def _waited_for(future: Future[T], progress: Callable[[int], None]) -> T:
+    while not wait([future], timeout=WAIT_SECONDS).done:
+        progress(0)
+    return future.result()
+
+
+class _Cut(BotoCoreError):  # type: ignore[misc]
+    """An answer that ended before its end."""
+
+    fmt = "{error}"
+
+
 class Bucket:
     """
     A bucket, or the part of one below a prefix, which no key here names.
@@ -66,6 +93,7 @@ class Bucket:
         """Open no connection yet."""
         self.options = options
         self.client = connect(options, options.endpoint)
+        self.quick = connect(options, options.endpoint, SHORT)
         self.signer = self.client
         if options.public_endpoint is not None:
             self.signer = connect(options, options.public_endpoint)
@@ -74,8 +102,8 @@ class Bucket:
     def close(self) -> None:
         """End the threads and the connections."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        self.client.close()
-        self.signer.close()
+        for client in (self.client, self.quick, self.signer):
+            client.close()
 
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes; null: there is none."""
@@ -88,18 +116,42 @@ class Bucket:
         return None if found is None else found["LastModified"]
 
     def read(self, key: str, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop`."""
+        """Return the bytes from `start` to `stop`, of which there are no fewer and no more."""
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return self._read_once(key, start, stop)
+            except _Cut:
+                # boto3 itself tries again only until the answer has begun.
+                time.sleep(FIRST_WAIT_SECONDS * 2**attempt * random.uniform(0.5, 1.0))
+        with s3_errors(self.options):
+            return self._read_once(key, start, stop)
+
+    def _read_once(self, key: str, start: int, stop: int) -> bytes:
         with s3_errors(self.options):
             span = f"bytes={start}-{stop - 1}"
             answer = self.client.get_object(**self._at(key), Range=span)
-            data: bytes = answer["Body"].read()
-            return data
+        wanted = stop - start
+        try:
+            # One more: a gateway that ignores ranges would send all of it.
+            data: bytes = answer["Body"].read(wanted + 1)
+        except (BotoCoreError, HTTPError) as error:
+            raise _Cut(error=error) from error
+        finally:
+            answer["Body"].close()
+        if len(data) < wanted:
+            raise _Cut(error=f"{len(data)} bytes came where {wanted} were asked for")
+        if len(data) > wanted:
+            raise StorageUnavailable(
+                f"The bucket {self.options.bucket!r} does not know ranges: it sends more of {key} "
+                "than was asked for."
+            )
+        return data
 
     def text(self, key: str) -> str | None:
         """Return a short object as text; null: there is none."""
         with s3_errors(self.options):
             try:
-                answer = self.client.get_object(**self._at(key))
+                answer = self.quick.get_object(**self._at(key))
             except ClientError as error:
                 if is_gone(error):
                     return None
@@ -131,7 +183,7 @@ class Bucket:
         """Write a small object unless there is one; return whether it was written."""
         with s3_errors(self.options):
             try:
-                self.client.put_object(
+                self.quick.put_object(
                     **self._at(key), Body=data, IfNoneMatch="*", **self.options.encrypted()
                 )
             except ClientError as error:
@@ -140,36 +192,97 @@ class Bucket:
                 raise
             return True
 
-    def copy(self, source: str, target: str) -> None:
-        """Copy one key to another inside of the bucket; its bytes do not leave the service."""
-        config = TransferConfig(multipart_threshold=COPY_BYTES, multipart_chunksize=COPY_BYTES)
+    def copy(self, source: str, target: str, size: int, progress: Callable[[int], None]) -> None:
+        """
+        Copy an object of `size` bytes inside of the bucket; they do not leave the service.
+
+        `progress` is called again and again until it is done, with 0.
+        """
+        if size < COPY_BYTES:
+            self.patiently(progress, self._copy_whole, source, target)
+            return
+        upload_id = self.begin(target)
+        try:
+            parts = self._copied_parts(source, target, upload_id, size, progress)
+            self.patiently(progress, self.complete, target, upload_id, parts)
+            if self.size(target) != size:
+                raise StorageUnavailable(f"The bucket has lost {target} while it was copied.")
+        except BaseException:
+            with suppress(ColdFusionError):
+                self.abort(target, upload_id)
+            raise
+
+    def _copied_parts(
+        self,
+        source: str,
+        target: str,
+        upload_id: str,
+        size: int,
+        progress: Callable[[int], None],
+    ) -> list[dict[str, Any]]:
+        step = max(COPY_BYTES, math.ceil(size / MAX_PARTS))
+        spans = [(start, min(start + step, size)) for start in range(0, size, step)]
+        waiting: deque[Future[dict[str, Any]]] = deque()
+        parts = []
+        try:
+            for number, span in enumerate(spans, 1):
+                waiting.append(
+                    self.pool.submit(self._copy_part, source, target, upload_id, number, *span)
+                )
+                if len(waiting) == IN_FLIGHT:
+                    parts.append(_waited_for(waiting.popleft(), progress))
+            parts.extend(_waited_for(future, progress) for future in waiting)
+        finally:
+            for future in waiting:
+                future.cancel()
+        return parts
+
+    def patiently(
+        self,
+        progress: Callable[[int], None],
+        call: Callable[P, T],
+        *args: P.args,
+        **named: P.kwargs,
+    ) -> T:
+        """Return what `call` returns, and say meanwhile, again and again, that it is waited for."""
+        return _waited_for(self.pool.submit(call, *args, **named), progress)
+
+    def _copy_whole(self, source: str, target: str) -> None:
         with s3_errors(self.options):
-            self.client.copy(
-                self._at(source),
-                self.options.bucket,
-                self._at(target)["Key"],
-                ExtraArgs=self.options.encrypted() or None,
-                Config=config,
+            self.client.copy_object(
+                **self._at(target), CopySource=self._at(source), **self.options.encrypted()
             )
+
+    def _copy_part(
+        self, source: str, target: str, upload_id: str, number: int, start: int, stop: int
+    ) -> dict[str, Any]:
+        with s3_errors(self.options):
+            answer = self.client.upload_part_copy(
+                **self._at(target),
+                CopySource=self._at(source),
+                CopySourceRange=f"bytes={start}-{stop - 1}",
+                UploadId=upload_id,
+                PartNumber=number,
+            )
+        return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
 
     def delete(self, key: str) -> None:
         """Remove the object; harmless if it is gone."""
         with s3_errors(self.options):
-            self.client.delete_object(**self._at(key))
+            self.quick.delete_object(**self._at(key))
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """Yield what there is below `prefix`, page by page."""
+    def entries(self, prefix: str, *, quick: bool = False) -> Iterator[Entry]:
+        """Yield what there is below `prefix`, page by page; `quick` where somebody waits for it."""
+        client = self.quick if quick else self.client
         with s3_errors(self.options):
-            for page in self._pages("list_objects_v2", Prefix=self.options.prefix + prefix):
+            for page in self._pages(client, "list_objects_v2", prefix):
                 for item in page.get("Contents", []):
                     yield Entry(self._name(item), int(item["Size"]), item["LastModified"])
 
     def begin(self, key: str) -> str:
         """Begin a multipart upload and return its id."""
         with s3_errors(self.options):
-            answer = self.client.create_multipart_upload(
-                **self._at(key), **self.options.encrypted()
-            )
+            answer = self.quick.create_multipart_upload(**self._at(key), **self.options.encrypted())
             return str(answer["UploadId"])
 
     def send(self, key: str, upload_id: str, number: int, data: bytes) -> dict[str, Any]:
@@ -184,7 +297,7 @@ class Bucket:
         """Return the parts that have arrived, as S3 lists them; null: there is no such upload."""
         with s3_errors(self.options):
             try:
-                pages = self.client.get_paginator("list_parts").paginate(
+                pages = self.quick.get_paginator("list_parts").paginate(
                     **self._at(key), UploadId=upload_id
                 )
                 return [part for page in pages for part in page.get("Parts", [])]
@@ -209,7 +322,7 @@ class Bucket:
         """Give up a multipart upload; harmless if it is gone."""
         with s3_errors(self.options):
             try:
-                self.client.abort_multipart_upload(**self._at(key), UploadId=upload_id)
+                self.quick.abort_multipart_upload(**self._at(key), UploadId=upload_id)
             except ClientError as error:
                 if not is_gone(error):
                     raise
@@ -217,7 +330,7 @@ class Bucket:
     def multiparts(self, prefix: str) -> Iterator[Multipart]:
         """Yield the multipart uploads under way below `prefix`, page by page."""
         with s3_errors(self.options):
-            for page in self._pages("list_multipart_uploads", Prefix=self.options.prefix + prefix):
+            for page in self._pages(self.client, "list_multipart_uploads", prefix):
                 for item in page.get("Uploads", []):
                     yield Multipart(self._name(item), item["UploadId"], item["Initiated"])
 
@@ -235,7 +348,7 @@ class Bucket:
     def _head(self, key: str) -> dict[str, Any] | None:
         with s3_errors(self.options):
             try:
-                found: dict[str, Any] = self.client.head_object(**self._at(key))
+                found: dict[str, Any] = self.quick.head_object(**self._at(key))
             except ClientError as error:
                 if is_gone(error):
                     return None
@@ -248,7 +361,9 @@ class Bucket:
     def _name(self, item: Mapping[str, Any]) -> str:
         return str(item["Key"]).removeprefix(self.options.prefix)
 
-    def _pages(self, operation: str, **params: Any) -> Iterator[dict[str, Any]]:
-        yield from self.client.get_paginator(operation).paginate(
-            Bucket=self.options.bucket, PaginationConfig={"PageSize": PAGE}, **params
+    def _pages(self, client: Any, operation: str, prefix: str) -> Iterator[dict[str, Any]]:
+        yield from client.get_paginator(operation).paginate(
+            Bucket=self.options.bucket,
+            Prefix=self.options.prefix + prefix,
+            PaginationConfig={"PageSize": PAGE},
         )

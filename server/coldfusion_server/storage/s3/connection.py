@@ -16,12 +16,11 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
+from urllib3.exceptions import HTTPError
 
 from coldfusion_server.settings import Settings
 from coldfusion_shared.errors import ConfigurationError, StorageFull, StorageUnavailable
 
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
 ATTEMPTS = 5
 # Threads that send and fetch parts at once, with room for the requests of the API.
 CONNECTIONS = 64
@@ -42,6 +41,28 @@ HINTS = {
     "PermanentRedirect": "The bucket lies in another region; see the setting s3_region.",
     "AuthorizationHeaderMalformed": "The bucket lies in another region; see the setting s3_region.",
 }
+
+
+@dataclass(frozen=True)
+class Patience:
+    """
+    How long a service is waited for.
+
+    Attributes:
+        connect: seconds until it takes a connection.
+        read: seconds until the next byte of its answer.
+        attempts: how often a request is sent, in all.
+    """
+
+    connect: float
+    read: float
+    attempts: int
+
+
+# For model bytes, which a worker has all the time for.
+LONG = Patience(connect=10, read=60, attempts=ATTEMPTS)
+# For what somebody waits for: a request of the API, or all who want a lock that is held meanwhile.
+SHORT = Patience(connect=2, read=8, attempts=2)
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,7 @@ def options_of(settings: Settings) -> S3Options:
     )
 
 
-def connect(options: S3Options, endpoint: str | None) -> Any:
+def connect(options: S3Options, endpoint: str | None, patience: Patience = LONG) -> Any:
     """
     Return a boto3 client, which opens no connection yet. Safe to use from several threads.
 
@@ -118,9 +139,9 @@ def connect(options: S3Options, endpoint: str | None) -> Any:
         s3={"addressing_style": options.addressing},
         request_checksum_calculation=options.checksums,
         response_checksum_validation=options.checksums,
-        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": patience.attempts, "mode": "standard"},
+        connect_timeout=patience.connect,
+        read_timeout=patience.read,
         max_pool_connections=CONNECTIONS,
     )
     if options.ca_file is not None and not options.ca_file.is_file():
@@ -165,16 +186,19 @@ def s3_errors(options: S3Options) -> Iterator[None]:
             f"There is no access key for the bucket {options.bucket!r}.",
             hint="See the settings s3_access_key and s3_secret_key.",
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, HTTPError, ValueError, RecursionError) as error:
+        # What boto3 lets through: damaged TLS, headers that are no HTTP, redirects in circles.
         raise StorageUnavailable(
-            f"The bucket {options.bucket!r} does not answer: {error}.",
+            f"The bucket {options.bucket!r} does not answer: {str(error).rstrip('.')}.",
             hint="Nothing that was accepted is lost. See the setting s3_endpoint, and run: "
             "coldfusion-server doctor",
         ) from error
 
 
 def _refusal(options: S3Options, error: ClientError) -> StorageUnavailable | StorageFull:
-    code = code_of(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    # A proxy in between answers without any code.
+    code = code_of(error) or f"status {status}"
     # Ceph names its errors and says nothing else.
     said = str(error.response.get("Error", {}).get("Message") or "").rstrip(".")
     what = f"{code}: {said}" if said and said != code else code

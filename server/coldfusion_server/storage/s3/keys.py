@@ -5,7 +5,7 @@ from __future__ import annotations
 OBJECTS = "objects/sha256/"
 # What contributors send, and what becomes of it before it is verified.
 UPLOADS = "uploads/"
-# The service's names of those uploads.
+# The service's ids of those uploads, one below the other: where one was given up, the next begins.
 IDS = "ids/"
 # What a fuse writes before its digest is known.
 TEMPORARY = "tmp/"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from coldfusion_server.storage.s3.bucket import MIB, Bucket
 from coldfusion_server.storage.s3.connection import S3Options
 from coldfusion_server.storage.s3.keys import IDS, OBJECTS, OWNER, TEMPORARY, UPLOADS, object_key
 from coldfusion_server.storage.s3.writer import S3Object
-from coldfusion_shared.errors import StorageUnavailable
+from coldfusion_shared.errors import StorageUnavailable, UploadIncomplete
 from coldfusion_shared.weights.checkpoint import ByteSource
 from coldfusion_shared.weights.windows import ReadAhead
 
@@ -41,6 +42,22 @@ ABANDONED = timedelta(hours=24)
 REMEMBERED = 10_000
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """
+    A multipart upload as it stands.
+
+    Attributes:
+        generation: how often it was begun; 0: never.
+        upload_id: the service's id of it; null: it is complete, or was given up.
+        parts: those that have arrived, as S3 lists them.
+    """
+
+    generation: int
+    upload_id: str | None
+    parts: list[dict[str, Any]]
+
+
 class S3Store:
     """An `ObjectStore` in a bucket, which all processes of the server share."""
 
@@ -50,7 +67,7 @@ class S3Store:
         """Open no connection yet; `check` does."""
         self.bucket = Bucket(options)
         self.ahead = ReadAhead()
-        self._ids: dict[str, str] = {}
+        self._ids: dict[str, _Begun] = {}
         self._lock = Lock()
 
     def put(self, chunks: Iterable[bytes | memoryview], expect: str | None = None) -> StoredObject:
@@ -112,7 +129,8 @@ class S3Store:
         """Sign a URL for each part; the multipart upload begins with the first one."""
         if not sizes:
             return {}
-        upload_id = self._upload_id(upload) or self._begin(upload)
+        begun = self._remembered(upload) or self._begun(upload)
+        upload_id = begun.upload_id or self._begin(upload, begun.generation + 1)
         return {
             number: self.bucket.url(
                 "upload_part",
@@ -136,7 +154,7 @@ class S3Store:
         """Ask the bucket what has arrived; an upload that is complete or gone has no parts."""
         return {
             int(part["PartNumber"]): StoredPart(int(part["Size"]), part["ETag"].strip('"'))
-            for part in self._parts(upload)
+            for part in self._begun(upload).parts
         }
 
     def adopt(
@@ -144,19 +162,19 @@ class S3Store:
     ) -> StoredObject:
         """Complete the upload, read it once to verify it, and copy it inside of the bucket."""
         key = UPLOADS + upload
-        parts = self._parts(upload)
-        if parts:
-            self.bucket.complete(key, str(self._upload_id(upload)), parts)
+        begun = self._begun(upload)
+        if begun.upload_id is not None and begun.parts:
+            self.bucket.patiently(progress, self.bucket.complete, key, begun.upload_id, begun.parts)
         size = self.bucket.size(key)
         if size is None:
-            raise StorageUnavailable(f"The upload {upload} is not in the bucket.")
+            raise UploadIncomplete(f"There is nothing of the upload {upload} in the bucket.")
         digest = hashlib.sha256()
         for block in self.bucket.blocks(key, size):
             digest.update(block)
             progress(len(block))
         stored = StoredObject(digest.hexdigest(), size)
         check_digest(stored.sha256, expect)
-        self.bucket.copy(key, object_key(stored.sha256))
+        self.bucket.copy(key, object_key(stored.sha256), size, progress)
         return stored
 
     def pending_uploads(self) -> list[str]:
@@ -164,7 +182,7 @@ class S3Store:
         # MinIO lists multipart uploads of one exact key only; there their ids tell.
         unfinished = {item.key.removeprefix(UPLOADS) for item in self.bucket.multiparts(UPLOADS)}
         finished = {entry.key.removeprefix(UPLOADS) for entry in self.bucket.entries(UPLOADS)}
-        named = {entry.key.removeprefix(IDS) for entry in self.bucket.entries(IDS)}
+        named = {entry.key.removeprefix(IDS).split("/")[0] for entry in self.bucket.entries(IDS)}
         return sorted(unfinished | finished | named)
 
     def discard_upload(self, upload: str) -> None:
@@ -172,11 +190,14 @@ class S3Store:
         key = UPLOADS + upload
         # Also those that lost when several began at once and died before they gave theirs up.
         found = {item.upload_id for item in self.bucket.multiparts(key) if item.key == key}
-        for upload_id in found | {self._upload_id(upload)}:
+        ids = [entry.key for entry in self.bucket.entries(f"{IDS}{upload}/", quick=True)]
+        for upload_id in found | {self.bucket.text(name) for name in ids}:
             if upload_id is not None:
                 self.bucket.abort(key, upload_id)
-        self.bucket.delete(key)
-        self._forget(upload)
+        for name in [key, *ids]:
+            self.bucket.delete(name)
+        with self._lock:
+            self._ids.pop(upload, None)
 
     def claim(self, owner: str) -> str:
         """Write the owner's name unless there is one; return the one that is there."""
@@ -185,9 +206,11 @@ class S3Store:
     def clean(self) -> None:
         """Remove temporary objects that nobody can be writing any more."""
         before = datetime.now(UTC) - ABANDONED
-        for item in list(self.bucket.multiparts(TEMPORARY)):
-            if item.begun_at < before:
-                self.bucket.abort(item.key, item.upload_id)
+        # Below the objects: large ones are copied there in parts.
+        for prefix in (TEMPORARY, OBJECTS):
+            for item in list(self.bucket.multiparts(prefix)):
+                if item.begun_at < before:
+                    self.bucket.abort(item.key, item.upload_id)
         for entry in list(self.bucket.entries(TEMPORARY)):
             if entry.written_at < before:
                 self.bucket.delete(entry.key)
@@ -197,12 +220,19 @@ class S3Store:
         return None
 
     def check(self) -> None:
-        """Write, read, list and remove a small object, and begin a multipart upload."""
+        """Do once, with a few bytes, what is done with models."""
         key, data = f"{TEMPORARY}{secrets.token_hex(16)}", secrets.token_bytes(64)
-        self.bucket.put(key, data)
-        listed = [entry.size for entry in self.bucket.entries(key)]
-        back = self.bucket.read(key, 0, len(data))
-        self.bucket.delete(key)
+        copy = f"{key}.copy"
+        upload_id = self.bucket.begin(key)
+        part = self.bucket.send(key, upload_id, 1, data)
+        self.bucket.parts(key, upload_id)
+        list(self.bucket.multiparts(key))
+        self.bucket.complete(key, upload_id, [part])
+        self.bucket.copy(key, copy, len(data), lambda _: None)
+        listed = [entry.size for entry in self.bucket.entries(copy)]
+        back = self.bucket.read(copy, 0, len(data))
+        for name in (key, copy):
+            self.bucket.delete(name)
         if back != data or listed != [len(data)]:
             raise StorageUnavailable("An object came back from the bucket with other bytes.")
         self.bucket.abort(key, self.bucket.begin(key))
@@ -212,33 +242,49 @@ class S3Store:
         self.ahead.close()
         self.bucket.close()
 
-    def _parts(self, upload: str) -> list[dict[str, Any]]:
-        upload_id = self._upload_id(upload)
-        if upload_id is None:
-            return []
-        parts = self.bucket.parts(UPLOADS + upload, upload_id)
-        if parts is None:
-            # Complete, or given up by another process or by the bucket's own rules.
-            self._forget(upload)
-        return parts or []
-
-    def _upload_id(self, upload: str) -> str | None:
-        with self._lock:
-            known = self._ids.get(upload)
-        if known is None:
-            known = self.bucket.text(IDS + upload)
+    def _begun(self, upload: str) -> _Begun:
+        """Ask the bucket how the upload stands."""
+        known = self._remembered(upload)
         if known is not None:
-            self._remember(upload, known)
-        return known
+            parts = self._listed(upload, known.upload_id)
+            if parts is not None:
+                return replace(known, parts=parts)
+        # Complete, given up by the bucket's own rules, or begun anew by another process.
+        with self._lock:
+            self._ids.pop(upload, None)
+        generation, upload_id = self._newest(upload)
+        parts = self._listed(upload, upload_id)
+        if parts is None:
+            return _Begun(generation, None, [])
+        return self._remember(upload, _Begun(generation, upload_id, parts))
 
-    def _begin(self, upload: str) -> str:
+    def _listed(self, upload: str, upload_id: str | None) -> list[dict[str, Any]] | None:
+        return None if upload_id is None else self.bucket.parts(UPLOADS + upload, upload_id)
+
+    def _newest(self, upload: str) -> tuple[int, str | None]:
+        keys = [entry.key for entry in self.bucket.entries(f"{IDS}{upload}/", quick=True)]
+        generation = max((int(key.rsplit("/", 1)[1]) for key in keys), default=0)
+        return generation, self.bucket.text(f"{IDS}{upload}/{generation}") if keys else None
+
+    def _begin(self, upload: str, generation: int) -> str:
         """Begin the upload; of several processes that do so at once all go on with the first."""
         mine = self.bucket.begin(UPLOADS + upload)
-        first = self._first(IDS + upload, mine)
+        first = self._first(f"{IDS}{upload}/{generation}", mine)
         if first != mine:
             self.bucket.abort(UPLOADS + upload, mine)
-        self._remember(upload, first)
+        self._remember(upload, _Begun(generation, first, []))
         return first
+
+    def _remembered(self, upload: str) -> _Begun | None:
+        with self._lock:
+            return self._ids.get(upload)
+
+    def _remember(self, upload: str, begun: _Begun) -> _Begun:
+        with self._lock:
+            if len(self._ids) >= REMEMBERED:
+                self._ids.clear()
+            self._ids[upload] = replace(begun, parts=[])
+        return begun
 
     def _first(self, key: str, text: str) -> str:
         """Write a short text unless there is one, and return the one that is there."""
@@ -250,14 +296,3 @@ class S3Store:
         if found is None:
             raise StorageUnavailable("The bucket does not keep what is written to it.")
         return found
-
-    def _remember(self, upload: str, upload_id: str) -> None:
-        with self._lock:
-            if len(self._ids) >= REMEMBERED:
-                self._ids.clear()
-            self._ids[upload] = upload_id
-
-    def _forget(self, upload: str) -> None:
-        with self._lock:
-            self._ids.pop(upload, None)
-        self.bucket.delete(IDS + upload)

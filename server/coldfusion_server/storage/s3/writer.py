@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -40,9 +41,10 @@ class S3Object:
         self.digest.update(data)
         self.size += len(data)
         self.buffer += data
-        while len(self.buffer) >= PART_BYTES:
-            self._send(bytes(memoryview(self.buffer)[:PART_BYTES]))
-            del self.buffer[:PART_BYTES]
+        while len(self.buffer) >= self._part_bytes:
+            size = self._part_bytes
+            self._send(bytes(memoryview(self.buffer)[:size]))
+            del self.buffer[:size]
 
     def finish(self) -> None:
         """Send what is buffered, where the object has more than one part."""
@@ -54,7 +56,9 @@ class S3Object:
         while self.flying:
             self.parts.append(self.flying.popleft().result())
 
-    def commit(self, expect: str | None = None) -> StoredObject:
+    def commit(
+        self, expect: str | None = None, progress: Callable[[int], None] = lambda size: None
+    ) -> StoredObject:
         """Send the rest, make one object of the parts, and copy it to its content address."""
         stored = StoredObject(self.digest.hexdigest(), self.size)
         check_digest(stored.sha256, expect)
@@ -63,9 +67,11 @@ class S3Object:
         if self.upload_id is None:
             self.bucket.put(target, bytes(self.buffer))
         else:
-            self.bucket.complete(self.key, self.upload_id, self.parts)
+            self.bucket.patiently(
+                progress, self.bucket.complete, self.key, self.upload_id, self.parts
+            )
             self.upload_id = None
-            self.bucket.copy(self.key, target)
+            self.bucket.copy(self.key, target, self.size, progress)
             self.bucket.delete(self.key)
         self.buffer.clear()
         return stored
@@ -81,6 +87,11 @@ class S3Object:
             with suppress(ColdFusionError):
                 self.bucket.abort(self.key, self.upload_id)
             self.upload_id = None
+
+    @property
+    def _part_bytes(self) -> int:
+        """Larger and larger, because S3 takes no more than 10,000 parts of an object."""
+        return PART_BYTES << ((len(self.parts) + len(self.flying)) // 1000)
 
     def _send(self, data: bytes) -> None:
         if self.upload_id is None:
