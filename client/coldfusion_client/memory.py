@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +21,9 @@ def saved(model: Any, cache: Cache) -> Iterator[Path]:
         BadModel: it is not one, or not whole.
         StorageFull: no room in the cache's folder.
     """
-    scratch = cache.scratch()
-    try:
+    with cache.scratch() as scratch:
         save(model, scratch)
         yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save(model: Any, folder: Path) -> None:
