@@ -85,7 +85,7 @@ def contribute_all(
     """Let every contributor finetune and contribute, at the same time; return their results."""
     round_number = server.get(f"/models/{MODEL}")["open_round"]
     running = {
-        member: processes.start(
+        member.name: processes.start(
             f"round{round_number}-{member.name}",
             _contribute_command(member, work / "runs" / member.name / f"round{round_number}"),
             _environment(server, tokens[member.name], work / "home" / member.name),
@@ -96,8 +96,8 @@ def contribute_all(
         show(_progress(server, round_number, members))
         time.sleep(POLL_SECONDS)
     return [
-        _result(processes, f"round{round_number}-{member.name}", process)
-        for member, process in running.items()
+        _result(processes, f"round{round_number}-{name}", process)
+        for name, process in running.items()
     ]
 
 
