@@ -9,6 +9,7 @@ others become ports of 127.0.0.1, and the folders of a container become folders 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -253,6 +254,6 @@ def _ports(env: Mapping[str, str]) -> tuple[str, str, int, int, list[int]]:
 
 
 def _replaced(text: str, table: Mapping[str, str]) -> str:
-    for seen, here in table.items():
-        text = text.replace(seen, here)
-    return text
+    # In one go: what took a place may itself hold what is looked for, such as /tmp.
+    pattern = "|".join(re.escape(seen) for seen in sorted(table, key=len, reverse=True))
+    return re.sub(pattern, lambda found: table[found[0]], text)
