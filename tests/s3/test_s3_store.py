@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +18,8 @@ import pytest
 
 from coldfusion_server.services.context import open_store
 from coldfusion_server.settings import load_settings
+from coldfusion_server.storage.s3 import bucket as bucket_module
+from coldfusion_server.storage.s3.bucket import Bucket
 from coldfusion_server.storage.s3.connection import S3Options, connect, options_of
 from coldfusion_server.storage.s3.keys import object_key
 from coldfusion_server.storage.s3.store import MIN_PART_BYTES, S3Store
@@ -295,3 +299,34 @@ def test_what_a_death_left_is_cleaned_when_it_is_old(
     case.store.clean()
     assert case.everything() == [object_key(kept)]
     case.store.close()
+
+
+# A service that says nothing.
+
+
+def test_a_silent_service_keeps_only_some_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_module, "ROOM_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        bucket = Bucket(S3Options("models", endpoint=endpoint, access_key="a", secret_key="b"))
+        with ThreadPoolExecutor(bucket_module.WAITING) as pool:
+            waiting = [pool.submit(bucket.size, "key") for _ in range(bucket_module.WAITING)]
+            until(lambda: bucket.room._value == 0)
+            with pytest.raises(StorageUnavailable, match="16 requests wait for it"):
+                bucket.size("key")
+            # Whoever waited is let go, and there is room again.
+            silent.close()
+            for request in waiting:
+                with pytest.raises(StorageUnavailable, match="does not answer"):
+                    request.result(60)
+        with pytest.raises(StorageUnavailable, match="does not answer"):
+            bucket.size("key")
+        bucket.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)

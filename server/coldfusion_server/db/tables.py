@@ -221,6 +221,9 @@ class ContributionRow(Table):
     completed_at: Mapped[datetime | None]
     decided_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]
+    # How often its screening was begun and did not come to an end, and when the next try may be.
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    retry_at: Mapped[datetime | None]
     contributor: Mapped[ContributorRow] = relationship()
     model: Mapped[ModelRow] = relationship()
     round: Mapped[RoundRow] = relationship()

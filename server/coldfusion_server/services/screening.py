@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import structlog
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, ContributionRow, RoundRow
 from coldfusion_server.services import bases, contributions, garbage, leases, uploads
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.heartbeat import WorkStopped
 from coldfusion_server.services.lookup import manifest_of
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import (
@@ -27,28 +30,49 @@ from coldfusion_shared.screening.screen import Screening, screen
 log = structlog.get_logger(__name__)
 
 SEND_AGAIN = "Run the same command again; it sends the bytes once more."
+TELL_MAINTAINERS = "Tell its maintainers, and run the same command again when they have mended it."
+# Five minutes in all.
+MAX_TRIES = 5
+RETRY_SECONDS = 10.0
 
 
 def screen_next(ctx: Context, holder: str) -> bool:
     """Screen one contribution that waits for it; return whether there was one."""
     for contribution in _waiting(ctx):
         with leases.held(ctx, f"contribution:{contribution}", holder) as lease:
-            if lease is None:
-                continue
-            try:
-                _screen(ctx, contribution, lease)
-            except (StateConflict, LeaseLost) as error:
-                log.info("screening overtaken", contribution=contribution, why=error.message)
-            except ColdFusionError as error:
-                # It waits for the store to come back; others may not need what is missing.
-                log.error("screening failed", contribution=contribution, why=error.message)
-                continue
-            except Exception:
-                # A fault of ours that one contribution brings out must not hold up all others.
-                log.exception("screening broke", contribution=contribution)
-                continue
-            return True
+            if lease is not None and _try(ctx, contribution, lease):
+                return True
     return False
+
+
+def _try(ctx: Context, contribution: str, lease: leases.Lease) -> bool:
+    """
+    Screen one contribution; return false where it has to wait, which holds up no other.
+
+    A try that a fault of ours ends, or the death of its worker, counts: after some of them the
+    contribution is rejected, or it would keep its round from ever closing.
+    """
+    tries = _begin(ctx, contribution, lease)
+    try:
+        if tries > MAX_TRIES:
+            _give_up(ctx, contribution, lease)
+        else:
+            _screen(ctx, contribution, lease)
+    except (StateConflict, LeaseLost) as error:
+        log.info("screening overtaken", contribution=contribution, why=error.message)
+    except ColdFusionError as error:
+        # It waits for the store to come back, which is no fault that it has brought out.
+        log.error("screening failed", contribution=contribution, why=error.message)
+        _put_off(ctx, contribution, tries - 1, 0)
+        return False
+    except WorkStopped:
+        _put_off(ctx, contribution, tries - 1, 0)
+        raise
+    except Exception:
+        log.exception("screening broke", contribution=contribution, tries=tries)
+        _put_off(ctx, contribution, tries, RETRY_SECONDS * 2 ** (tries - 1))
+        return False
+    return True
 
 
 def _waiting(ctx: Context) -> list[str]:
@@ -56,10 +80,42 @@ def _waiting(ctx: Context) -> list[str]:
         return list(
             session.scalars(
                 select(ContributionRow.id)
-                .where(ContributionRow.state == ContributionState.COMPLETED)
+                .where(
+                    ContributionRow.state == ContributionState.COMPLETED,
+                    or_(ContributionRow.retry_at.is_(None), ContributionRow.retry_at <= ctx.now()),
+                )
                 .order_by(ContributionRow.completed_at)
             )
         )
+
+
+def _begin(ctx: Context, contribution: str, lease: leases.Lease) -> int:
+    """Count a try before it begins, since it may end the process; return how many there are."""
+    with ctx.database.write() as session:
+        leases.check(session, lease)
+        row = _row(session, contribution)
+        row.attempts += 1
+        return row.attempts
+
+
+def _put_off(ctx: Context, contribution: str, tries: int, seconds: float) -> None:
+    with ctx.database.write() as session:
+        row = _row(session, contribution)
+        row.attempts, row.retry_at = tries, ctx.now() + timedelta(seconds=seconds)
+
+
+def _give_up(ctx: Context, contribution: str, lease: leases.Lease) -> None:
+    with ctx.database.write() as session:
+        leases.check(session, lease)
+        row = _row(session, contribution)
+        contributions.lock_round(session, row)
+        reason = (
+            f"The Repository failed {MAX_TRIES} times to screen this, for a reason of its own that "
+            "its log tells."
+        )
+        contributions.reject(session, ctx.now(), row, reason, TELL_MAINTAINERS, again=True)
+        contributions.load_files(row)
+    _clear_away(ctx, row)
 
 
 def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
@@ -77,21 +133,21 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
         _decide(ctx, contribution, lease, Screening([lost], None), again=True)
     else:
         _decide(ctx, contribution, lease, _screened(ctx, row, manifest, renewal))
-    for key in uploads.upload_keys(row):
-        ctx.store.discard_upload(key)
-    _tidy(ctx, contribution)
-
-
-def _tidy(ctx: Context, contribution: str) -> None:
-    """Remove what was rejected; where the store is away, garbage collection does it later."""
     with ctx.database.read() as session:
         row = _row(session, contribution)
         contributions.load_files(row)
-    if row.state == ContributionState.REJECTED:
-        try:
+    _clear_away(ctx, row)
+
+
+def _clear_away(ctx: Context, row: ContributionRow) -> None:
+    """Remove uploads and what was rejected; garbage collection does it where the store is away."""
+    try:
+        for key in uploads.upload_keys(row):
+            ctx.store.discard_upload(key)
+        if row.state == ContributionState.REJECTED:
             garbage.remove_rejected(ctx, row)
-        except ColdFusionError as error:
-            log.warning("rejected bytes stay for now", why=error.message)
+    except ColdFusionError as error:
+        log.warning("bytes stay for now", contribution=row.id, why=error.message)
 
 
 def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:

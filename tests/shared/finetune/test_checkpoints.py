@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,21 @@ from coldfusion_shared.finetune.checkpoints import MARKER, Checkpoints, Mark, na
 from tests.shared.finetune.killed import LAST_STEP, SETTINGS
 from tests.tiny_models import tiny_bert
 from tests.toy_data import toy_dataset
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """
+    Let this process, and those that it starts, compute with one thread.
+
+    How a sum is split among threads decides its last bits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

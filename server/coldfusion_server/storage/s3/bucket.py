@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from threading import Semaphore
 from typing import Any, ParamSpec, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -44,6 +45,10 @@ WAIT_SECONDS = 1.0
 IN_FLIGHT = 4
 THREADS = 16
 MAX_TEXT_BYTES = 2**16
+# Short requests that wait for an answer at a time, fewer than the API has threads; and how long one
+# more is kept waiting.
+WAITING = 16
+ROOM_SECONDS = 2.0
 # Entries of a listing that one answer has; S3 gives no more.
 PAGE = 1000
 
@@ -98,6 +103,7 @@ class Bucket:
         if options.public_endpoint is not None:
             self.signer = connect(options, options.public_endpoint)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
+        self.room = Semaphore(WAITING)
 
     def close(self) -> None:
         """End the threads and the connections."""
@@ -149,7 +155,7 @@ class Bucket:
 
     def text(self, key: str) -> str | None:
         """Return a short object as text; null: there is none."""
-        with s3_errors(self.options):
+        with self._quickly():
             try:
                 answer = self.quick.get_object(**self._at(key))
             except ClientError as error:
@@ -181,7 +187,7 @@ class Bucket:
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write a small object unless there is one; return whether it was written."""
-        with s3_errors(self.options):
+        with self._quickly():
             try:
                 self.quick.put_object(
                     **self._at(key), Body=data, IfNoneMatch="*", **self.options.encrypted()
@@ -268,7 +274,7 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         """Remove the object; harmless if it is gone."""
-        with s3_errors(self.options):
+        with self._quickly():
             self.quick.delete_object(**self._at(key))
 
     def entries(self, prefix: str, *, quick: bool = False) -> Iterator[Entry]:
@@ -281,7 +287,7 @@ class Bucket:
 
     def begin(self, key: str) -> str:
         """Begin a multipart upload and return its id."""
-        with s3_errors(self.options):
+        with self._quickly():
             answer = self.quick.create_multipart_upload(**self._at(key), **self.options.encrypted())
             return str(answer["UploadId"])
 
@@ -295,7 +301,7 @@ class Bucket:
 
     def parts(self, key: str, upload_id: str) -> list[dict[str, Any]] | None:
         """Return the parts that have arrived, as S3 lists them; null: there is no such upload."""
-        with s3_errors(self.options):
+        with self._quickly():
             try:
                 pages = self.quick.get_paginator("list_parts").paginate(
                     **self._at(key), UploadId=upload_id
@@ -320,7 +326,7 @@ class Bucket:
 
     def abort(self, key: str, upload_id: str) -> None:
         """Give up a multipart upload; harmless if it is gone."""
-        with s3_errors(self.options):
+        with self._quickly():
             try:
                 self.quick.abort_multipart_upload(**self._at(key), UploadId=upload_id)
             except ClientError as error:
@@ -345,8 +351,27 @@ class Bucket:
                 )
             )
 
+    @contextmanager
+    def _quickly(self) -> Iterator[None]:
+        """
+        Do what somebody waits for, unless too many wait already.
+
+        A service that takes requests and says nothing would otherwise hold every thread of the
+        API, also those whose requests need no store.
+        """
+        if not self.room.acquire(timeout=ROOM_SECONDS):
+            raise StorageUnavailable(
+                f"The bucket {self.options.bucket!r} is slow: {WAITING} requests wait for it.",
+                hint="Nothing that was accepted is lost. Try again in a while.",
+            )
+        try:
+            with s3_errors(self.options):
+                yield
+        finally:
+            self.room.release()
+
     def _head(self, key: str) -> dict[str, Any] | None:
-        with s3_errors(self.options):
+        with self._quickly():
             try:
                 found: dict[str, Any] = self.quick.head_object(**self._at(key))
             except ClientError as error:
