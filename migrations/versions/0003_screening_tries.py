@@ -16,6 +16,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("contributions", schema=None) as batch_op:
+    # SQLite's copy of the table could not take its place: other tables refer to it.
+    with op.batch_alter_table("contributions", schema=None, recreate="never") as batch_op:
         batch_op.drop_column("retry_at")
         batch_op.drop_column("attempts")

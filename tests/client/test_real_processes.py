@@ -67,6 +67,7 @@ def start(
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_killed_in_the_middle_of_training_the_same_command_goes_on(
     url: str, repository: Repository, base: Path, films: Path, tmp_path: Path
 ) -> None:

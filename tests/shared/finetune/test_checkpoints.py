@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,7 @@ from tests.shared.finetune.killed import LAST_STEP, SETTINGS
 from tests.tiny_models import tiny_bert
 from tests.toy_data import toy_dataset
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """
-    Let this process, and those that it starts, compute with one thread.
-
-    How a sum is split among threads decides its last bits.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +58,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def undisturbed(one_thread: None, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(base, tmp_path_factory.mktemp("undisturbed"))
     run.result = run()
     return run
