@@ -76,7 +76,7 @@ def test_a_try_that_broke_is_made_again_later_and_later(
 ) -> None:
     tries = ending(RuntimeError("a fault of ours"), monkeypatch)
     repo.contributor().contribute(body_file(1))
-    begun = []
+    begun: list[int] = []
     for second in range(100):
         work_once(repo.ctx, "worker")
         if len(tries) > len(begun):
