@@ -11,7 +11,7 @@ any point goes on from there, and the Repository knows a contribution again that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -36,6 +36,7 @@ from coldfusion_shared.schemas.contributions import Contribution, Work
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.data.report import Finding
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
 
@@ -181,13 +182,13 @@ def _finetune(
     staging = run.begin_training()
     run.save()
     with NewerBase(source.api, order.model, base.version, reporter), writing(run.folder):
-        if run.journal.score_before is None:
-            reporter.say(f"Scoring {order.model} {base.version} on the held-back examples ...")
+        with clock.measure("check"):
+            _tell_findings(reporter, trainer.check(folder, dataset, order.settings))
+        if run.journal.score_before is None and trainer.can_score(dataset):
+            reporter.say(f"Scoring {order.model} {base.version} on held-back examples ...")
             with clock.measure("scoring"):
                 run.journal.score_before = trainer.score(folder, dataset, order.settings)
             run.save()
-            if run.journal.score_before is None:
-                reporter.say("Without a head of its own, a base has no score on such a task.")
         reporter.say(
             f"Finetuning on {len(dataset.train)} examples of {dataset.name} ({dataset.task}) ..."
         )
@@ -204,6 +205,12 @@ def _finetune(
     )
     run.journal.trained = trained
     run.save()
+
+
+def _tell_findings(reporter: Reporter, findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        tell = reporter.warn if finding.serious else reporter.say
+        tell(finding.text)
 
 
 @contextmanager

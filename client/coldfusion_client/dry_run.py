@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 class Planner(Trainer, Protocol):
     """A trainer that can tell what a training would take."""
 
-    def check(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> list[Finding]:
-        """Return what a person should know of the data."""
-
     def estimate(
         self, base: Path, dataset: TextDataset, settings: FinetuneSettings, say: Say
     ) -> Estimate:

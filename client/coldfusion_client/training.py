@@ -11,6 +11,7 @@ from coldfusion_client.journal import Trained
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.data.report import Finding
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
 StepProgress = Callable[[int, int, float], None]
@@ -39,8 +40,14 @@ class Trainer(Protocol):
     def read(self, data: Data, seed: int, config: Path | None) -> TextDataset:
         """Return the data set for a base with that config.json; raises `BadData`."""
 
-    def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float | None:
-        """Return the base's own score on the held-back examples, in percent; null: it has none."""
+    def check(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> list[Finding]:
+        """Return what a person should know of the data; raises `BadModel`."""
+
+    def can_score(self, dataset: TextDataset) -> bool:
+        """Return whether a base alone, without a head of its own, has a score on such data."""
+
+    def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
+        """Return the base's own score on held-back examples, in percent."""
 
     def finetune(
         self,

@@ -17,6 +17,7 @@ from coldfusion_client.record import read_record
 from coldfusion_client.runs import HIDDEN
 from coldfusion_client.training import Data
 from coldfusion_shared import errors
+from coldfusion_shared.data.report import Finding
 from tests.client.helpers import Notes, model_files, weights
 from tests.client.repository import MODEL, Repository, problem
 from tests.client.trainer import FakeTrainer, Settings
@@ -109,7 +110,22 @@ def test_a_task_that_cannot_be_probed_has_no_score_before(
     outcome = contribute(order, source, trainer)
     assert outcome.as_json()["score_before"] is None
     assert any("examples: 80.0 finetuned" in said for said in notes.said)
+    assert not any("Scoring" in said for said in notes.said)
     assert repository.contributions["c0"]["work"]["score_before"] is None
+
+
+def test_the_data_are_checked_before_they_are_learnt_from(
+    order: Order, source: Source, trainer: FakeTrainer, notes: Notes
+) -> None:
+    trainer.findings = [
+        Finding("leak", "9 of 10 test examples are in the training data, too.", serious=True),
+        Finding("balance", "Labels of the training examples: good 50%, bad 50%."),
+    ]
+    told: list[str] = []
+    trainer.during = lambda: told.extend([*notes.warned, *notes.said])
+    contribute(order, source, trainer)
+    assert notes.warned == ["9 of 10 test examples are in the training data, too."]
+    assert {finding.text for finding in trainer.findings} <= set(told)
 
 
 def test_a_bad_token_is_said_first(

@@ -53,11 +53,11 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
         probe=lambda *_, **__: SimpleNamespace(accuracy=61.0),
     )
     module(monkeypatch, "coldfusion_shared.finetune.train", finetune=lambda *_: result)
-    dataset: Any = SimpleNamespace(task="classification")
+    dataset: Any = SimpleNamespace(task="classification", capped=lambda **_: None)
     trainer, settings = LocalTrainer(), settings_of({})
     assert trainer.score(tmp_path, dataset, settings) == 61.0
     tagging: Any = SimpleNamespace(task="token-classification")
-    assert trainer.score(tmp_path, tagging, settings) is None
+    assert trainer.can_score(dataset) and not trainer.can_score(tagging)
     trained = trainer.finetune(tmp_path, dataset, settings, tmp_path, lambda *_: None)
     assert trained.model_dump() == {
         "task": "classification", "metric": "accuracy", "score": 80.0, "steps": 7,
@@ -72,7 +72,7 @@ def test_a_missing_torch_is_said_with_the_line_that_installs_it(
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     module(monkeypatch, "coldfusion_shared.evaluate.probe", probe=missing)
-    dataset: Any = SimpleNamespace(task="classification")
+    dataset: Any = SimpleNamespace(task="classification", capped=lambda **_: None)
     with pytest.raises(errors.MissingExtra, match="torch") as caught:
         LocalTrainer().score(tmp_path, dataset, settings_of({}))
     assert caught.value.hint == "Run: pip install 'coldfusion[train]'"

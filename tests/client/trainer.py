@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from coldfusion_client.journal import Trained
 from coldfusion_client.training import Data, Say, StepProgress
+from coldfusion_shared.data.report import Finding
 from tests.client.helpers import weights
 
 
@@ -29,6 +30,7 @@ class FakeTrainer:
         self.shift = shift
         self.scored = self.trained = 0
         self.base_score: float | None = 50.0
+        self.findings: list[Finding] = []
         self.during: Callable[[], None] = lambda: None
         self.broken: Exception | None = None
 
@@ -43,8 +45,15 @@ class FakeTrainer:
             notes=("10% of it is held back.",),
         )  # fmt: skip
 
-    def score(self, base: Path, dataset: Any, settings: Any) -> float | None:
+    def check(self, base: Path, dataset: Any, settings: Any) -> list[Finding]:
         assert (base / "model.safetensors").is_file()
+        return self.findings
+
+    def can_score(self, dataset: Any) -> bool:
+        return self.base_score is not None
+
+    def score(self, base: Path, dataset: Any, settings: Any) -> float:
+        assert self.base_score is not None
         self.scored += 1
         return self.base_score
 

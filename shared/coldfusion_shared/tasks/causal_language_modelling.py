@@ -11,7 +11,7 @@ from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import first
 from coldfusion_shared.tasks.pretrained import load_model
-from coldfusion_shared.tasks.raw_text import RAW_TEXT, is_raw, raw_texts
+from coldfusion_shared.tasks.raw_text import RawText, is_raw
 from coldfusion_shared.tasks.tokens import PadRight, next_token_sums, token_metrics
 
 if TYPE_CHECKING:
@@ -19,29 +19,16 @@ if TYPE_CHECKING:
     from coldfusion_shared.tasks.architectures import Architecture
 
 
-class CausalLanguageModelling:
+class CausalLanguageModelling(RawText):
     """The texts one after the other, cut into blocks."""
 
     name = "causal-language-modelling"
-    metric = "accuracy"
-    roles = (RAW_TEXT,)
-    inputs = ("text",)
-    generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
         """The base is a decoder, and there is nothing but text."""
         return architecture == "decoder" and is_raw(table, columns)
-
-    def parse(
-        self, tables: Mapping[str, Table], columns: Mapping[str, str]
-    ) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return splits of the texts that are not empty."""
-        return (), raw_texts(tables, columns)
-
-    def check(self, dataset: TextDataset) -> None:
-        """Whatever could be parsed will do."""
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,13 @@ from coldfusion_shared.data.dataset import Split
 from coldfusion_shared.data.values import labels_of, sorted_names
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import (
+    LabelledTexts,
     build_classifier,
     by_length,
-    encode_texts,
     first,
     inputs_of,
     named,
-    padding_collator,
 )
-from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -27,14 +25,11 @@ if TYPE_CHECKING:
     from coldfusion_shared.tasks.architectures import Architecture
 
 
-class Classification:
+class Classification(LabelledTexts):
     """One label of several for each text or pair."""
 
     name = "classification"
     metric = "accuracy"
-    roles = (TEXT, TEXT_PAIR, LABEL)
-    inputs = ("text", "text_pair")
-    generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -73,17 +68,9 @@ class Classification:
         """Return the base with a new classifier, which knows the labels' names."""
         return build_classifier(base, **named(dataset.labels))
 
-    def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
-        """Return token ids and label of each example."""
-        return encode_texts(tokenizer, split, max_length, split["label"])
-
     def scoring(self, tokenizer: Any, split: Split, max_length: int) -> Scoring:
         """Accuracy, with macro F1 and Matthews' correlation beside it."""
         return Scoring(by_length(self.encode(tokenizer, split, max_length)), _score)
-
-    def collator(self, tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
-        """Return what pads a batch to its longest example."""
-        return padding_collator(tokenizer, model)
 
 
 def _score(predictions: Any, labels: Any) -> dict[str, float]:

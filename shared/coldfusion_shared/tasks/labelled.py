@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.values import texts_of
 from coldfusion_shared.tasks.pretrained import load_model
+from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import Split
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 # Hardly a text has more characters for each of its tokens; what is beyond would be cut anyhow,
 # after minutes of work for a text of some megabytes.
 CHARACTERS_A_TOKEN = 100
+
+
+class LabelledTexts:
+    """What is the same for all tasks that predict one thing for each text or pair."""
+
+    roles = (TEXT, TEXT_PAIR, LABEL)
+    inputs = ("text", "text_pair")
+    generates = False
+
+    def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
+        """Return token ids of each example, and what is to be predicted for it."""
+        return encode_texts(tokenizer, split, max_length, split["label"])
+
+    def collator(self, tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
+        """Return what pads a batch to its longest example."""
+        return padding_collator(tokenizer, model)
 
 
 def inputs_of(table: Table, columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from coldfusion_shared.errors import BadData, BadModel
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import by_length, first
 from coldfusion_shared.tasks.pretrained import load_model
-from coldfusion_shared.tasks.raw_text import RAW_TEXT, is_raw, raw_texts
+from coldfusion_shared.tasks.raw_text import RawText, is_raw
 from coldfusion_shared.tasks.tokens import IGNORED, PadRight, token_metrics, token_sums
 
 if TYPE_CHECKING:
@@ -23,29 +23,16 @@ if TYPE_CHECKING:
 HIDDEN_SHARE = 0.15
 
 
-class MaskedLanguageModelling:
+class MaskedLanguageModelling(RawText):
     """15% of the tokens are hidden: others every time in training, always the same in scoring."""
 
     name = "masked-language-modelling"
-    metric = "accuracy"
-    roles = (RAW_TEXT,)
-    inputs = ("text",)
-    generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
         """The base is an encoder, and there is nothing but text."""
         return architecture == "encoder" and is_raw(table, columns)
-
-    def parse(
-        self, tables: Mapping[str, Table], columns: Mapping[str, str]
-    ) -> tuple[tuple[str, ...], dict[str, Split]]:
-        """Return splits of the texts that are not empty."""
-        return (), raw_texts(tables, columns)
-
-    def check(self, dataset: TextDataset) -> None:
-        """Whatever could be parsed will do."""
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that fills in, a new one if it has none."""

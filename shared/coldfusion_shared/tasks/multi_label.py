@@ -12,15 +12,14 @@ from coldfusion_shared.data.values import name_of, sorted_names
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import (
+    LabelledTexts,
     build_classifier,
     by_length,
-    encode_texts,
     first,
     inputs_of,
     named,
     padding_collator,
 )
-from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -33,14 +32,11 @@ SEPARATORS = ("|", ";")
 Labels = tuple[str, ...]
 
 
-class MultiLabel:
+class MultiLabel(LabelledTexts):
     """Any number of labels for each text or pair."""
 
     name = "multi-label"
     metric = "macro F1"
-    roles = (TEXT, TEXT_PAIR, LABEL)
-    inputs = ("text", "text_pair")
-    generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -95,10 +91,6 @@ class MultiLabel:
         return build_classifier(
             base, problem_type="multi_label_classification", **named(dataset.labels)
         )
-
-    def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
-        """Return token ids and label indices of each example."""
-        return encode_texts(tokenizer, split, max_length, split["label"])
 
     def scoring(self, tokenizer: Any, split: Split, max_length: int) -> Scoring:
         """Macro F1, with micro F1 beside it."""

@@ -11,6 +11,7 @@ from coldfusion_shared.data.values import texts_of
 from coldfusion_shared.tasks.roles import Role
 
 if TYPE_CHECKING:
+    from coldfusion_shared.data.dataset import TextDataset
     from coldfusion_shared.data.table import Table
 
 RAW_TEXT = Role(
@@ -29,15 +30,28 @@ _BESIDE = frozenset(
 )
 
 
+class RawText:
+    """What is the same for all tasks that learn from nothing but texts."""
+
+    metric = "accuracy"
+    roles = (RAW_TEXT,)
+    inputs = ("text",)
+    generates = False
+
+    def parse(
+        self, tables: Mapping[str, Table], columns: Mapping[str, str]
+    ) -> tuple[tuple[str, ...], dict[str, Split]]:
+        """Return no labels, and the texts that are not empty: raw text has blank lines."""
+        return (), {name: _split(table, columns["text"]) for name, table in tables.items()}
+
+    def check(self, dataset: TextDataset) -> None:
+        """Whatever could be parsed will do."""
+
+
 def is_raw(table: Table, columns: Mapping[str, str]) -> bool:
     """Return whether a table has nothing but the text: what has labels is no raw text."""
     others = set(table.columns) - {columns["text"]}
     return all(name.strip().lower() in _BESIDE for name in others)
-
-
-def raw_texts(tables: Mapping[str, Table], columns: Mapping[str, str]) -> dict[str, Split]:
-    """Return splits of the texts that are not empty: raw text has blank lines."""
-    return {name: _split(table, columns["text"]) for name, table in tables.items()}
 
 
 def _split(table: Table, column: str) -> Split:

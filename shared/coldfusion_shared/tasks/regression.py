@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,12 @@ from coldfusion_shared.data.values import number, numbers_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import (
+    LabelledTexts,
     build_classifier,
     by_length,
-    encode_texts,
     first,
     inputs_of,
-    padding_collator,
 )
-from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -26,14 +24,11 @@ if TYPE_CHECKING:
     from coldfusion_shared.tasks.architectures import Architecture
 
 
-class Regression:
+class Regression(LabelledTexts):
     """One number for each text or pair."""
 
     name = "regression"
     metric = "Pearson"
-    roles = (TEXT, TEXT_PAIR, LABEL)
-    inputs = ("text", "text_pair")
-    generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -66,17 +61,9 @@ class Regression:
         """Return the base with one output."""
         return build_classifier(base, num_labels=1, problem_type="regression")
 
-    def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
-        """Return token ids and number of each example."""
-        return encode_texts(tokenizer, split, max_length, split["label"])
-
     def scoring(self, tokenizer: Any, split: Split, max_length: int) -> Scoring:
         """Pearson's correlation, with Spearman's beside it."""
         return Scoring(by_length(self.encode(tokenizer, split, max_length)), _score)
-
-    def collator(self, tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
-        """Return what pads a batch to its longest example."""
-        return padding_collator(tokenizer, model)
 
 
 def _score(predictions: Any, labels: Any) -> dict[str, float]:
