@@ -197,6 +197,7 @@ def test_the_way_between_server_and_bucket_is_bad(on_ceph: Stage) -> None:
     done = client.run("push", MODEL, str(model), "--base", "v0", "--json")
     clean_end(done)
     on.accepted(json.loads(done.stdout)["id"])
+    assert "Traceback" not in on.log
 
 
 def test_a_byte_that_changes_between_bucket_and_server_is_noticed(on_ceph: Stage) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -330,3 +331,20 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda bucket: bucket.begin("key"), lambda bucket: bucket.size("key")]
+)
+def test_an_answer_that_lost_what_it_says_is_the_services_fault(
+    ask: Callable[[Bucket], Any],
+) -> None:
+    # As something in between gives it that answers in the service's place.
+    bucket = Bucket(S3Options("models", access_key="a", secret_key="b"))
+    empty = {"ResponseMetadata": {"HTTPStatusCode": 200}}
+    bucket.quick = SimpleNamespace(
+        create_multipart_upload=lambda **_: empty, head_object=lambda **_: empty, close=lambda: None
+    )
+    with pytest.raises(StorageUnavailable, match="answers without"):
+        ask(bucket)
+    bucket.close()

@@ -411,6 +411,7 @@ def test_a_fault_of_ours_does_not_end_the_worker(
         stop.set()
 
     monkeypatch.setattr(screening, "_screen", faulty)
+    monkeypatch.setattr(screening, "RETRY_SECONDS", 0.0)
     settings = repo.settings.model_copy(update={"worker_seconds": 0.01})
     object.__setattr__(repo.ctx, "settings", settings)
     thread = threading.Thread(target=run_worker, args=(repo.ctx, stop))

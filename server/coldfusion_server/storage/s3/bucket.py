@@ -114,12 +114,12 @@ class Bucket:
     def size(self, key: str) -> int | None:
         """Return the object's size in bytes; null: there is none."""
         found = self._head(key)
-        return None if found is None else int(found["ContentLength"])
+        return None if found is None else int(self._told(found, "ContentLength"))
 
     def written_at(self, key: str) -> datetime | None:
         """Return when the object was written; null: there is none."""
         found = self._head(key)
-        return None if found is None else found["LastModified"]
+        return None if found is None else self._told(found, "LastModified")
 
     def read(self, key: str, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop`, of which there are no fewer and no more."""
@@ -270,7 +270,7 @@ class Bucket:
                 UploadId=upload_id,
                 PartNumber=number,
             )
-        return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+        return {"PartNumber": number, "ETag": self._told(answer, "CopyPartResult", "ETag")}
 
     def delete(self, key: str) -> None:
         """Remove the object; harmless if it is gone."""
@@ -289,7 +289,7 @@ class Bucket:
         """Begin a multipart upload and return its id."""
         with self._quickly():
             answer = self.quick.create_multipart_upload(**self._at(key), **self.options.encrypted())
-            return str(answer["UploadId"])
+            return str(self._told(answer, "UploadId"))
 
     def send(self, key: str, upload_id: str, number: int, data: bytes) -> dict[str, Any]:
         """Send one part and return what `complete` wants of it."""
@@ -297,7 +297,7 @@ class Bucket:
             answer = self.client.upload_part(
                 **self._at(key), UploadId=upload_id, PartNumber=number, Body=data
             )
-            return {"PartNumber": number, "ETag": answer["ETag"]}
+            return {"PartNumber": number, "ETag": self._told(answer, "ETag")}
 
     def parts(self, key: str, upload_id: str) -> list[dict[str, Any]] | None:
         """Return the parts that have arrived, as S3 lists them; null: there is no such upload."""
@@ -369,6 +369,18 @@ class Bucket:
                 yield
         finally:
             self.room.release()
+
+    def _told(self, answer: dict[str, Any], *names: str) -> Any:
+        """Return what an answer says under `names`; one that lost its body on the way lacks it."""
+        for name in names:
+            if name not in answer:
+                raise StorageUnavailable(
+                    f"The bucket {self.options.bucket!r} answers without {name}, as no S3 does.",
+                    hint="Nothing that was accepted is lost. Look what stands between the "
+                    "Repository and the bucket.",
+                )
+            answer = answer[name]
+        return answer
 
     def _head(self, key: str) -> dict[str, Any] | None:
         with self._quickly():
