@@ -26,13 +26,15 @@ def write_contribution(
 
     Raises:
         BadModel: `finetuned` is no model folder.
-        IncompatibleWeights: it is a model of another architecture; the tensors are named.
+        IncompatibleWeights: it is a model of another architecture, the tensors are named; or its
+            tokenizer is not the base's.
         MalformedWeights: its files are not strictly valid safetensors.
         ContributionRejected: the server would reject it; the message says why.
         StorageFull: no room.
     """
     # Here and not above: numpy takes a while to load, and most commands need no tensors.
     from coldfusion_shared.weights.checkpoint import Checkpoint
+    from coldfusion_shared.weights.vocabulary import check_vocabulary
     from coldfusion_shared.weights.write import write_body, write_rebased
 
     body = out if made_from.version == onto.version else out.with_name(f"{out.name}.own")
@@ -40,6 +42,7 @@ def write_contribution(
         Checkpoint.from_folder(finetuned) as model,
         Checkpoint.from_folder(base_folder(source, made_from)) as base,
     ):
+        check_vocabulary(base_folder(source, made_from), finetuned)
         write_body(model, base, body)
         if body != out:
             folder = base_folder(source, onto)

@@ -104,6 +104,7 @@ class Outcome:
             "metric": journal.trained.metric if journal.trained else None,
             "score_before": journal.score_before,
             "score_after": journal.trained.score if journal.trained else None,
+            "metrics": journal.trained.metrics if journal.trained else None,
             "seconds": {kind: round(value, 2) for kind, value in self.seconds.items()},
         }
 
@@ -237,9 +238,11 @@ def _tell_scores(reporter: Reporter, run: Run) -> None:
     probed = (
         "" if before is None else f"{before:.1f} before (a linear probe of {run.journal.base}), "
     )
+    others = [f"{name} {value:.1f}" for name, value in trained.metrics.items()]
+    beside = ", ".join(told for told in others if not told.startswith(f"{trained.metric} "))
     reporter.say(
-        f"{trained.metric} on the held-back examples: {probed}{trained.score:.1f} finetuned. Your "
-        f"model: {run.folder}"
+        f"{trained.metric} on the held-back examples: {probed}{trained.score:.1f} finetuned"
+        f"{f' ({beside})' if beside else ''}. Your model: {run.folder}"
     )
 
 

@@ -41,6 +41,7 @@ class Plan:
         settings: how it would be finetuned.
         findings: what a person should know of the data.
         estimate: what the training would take.
+        upload: bytes that would be sent.
     """
 
     base: Base
@@ -48,13 +49,7 @@ class Plan:
     settings: FinetuneSettings
     findings: list[Finding]
     estimate: Estimate
-
-    @property
-    def upload(self) -> int:
-        """Bytes that would be sent: the body, which is as large as the base's."""
-        return sum(
-            entry.size for entry in self.base.manifest.files if entry.path.endswith(".safetensors")
-        )
+    upload: int
 
     @property
     def splits(self) -> dict[str, int]:
@@ -125,7 +120,18 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
     findings = trainer.check(folder, dataset, order.settings)
     source.reporter.say("Measuring a few steps ...")
     measured = trainer.estimate(folder, dataset, order.settings, source.reporter.say)
-    return Plan(base, dataset, order.settings, findings, measured)
+    return Plan(base, dataset, order.settings, findings, measured, _upload_bytes(folder))
+
+
+def _upload_bytes(base: Path) -> int:
+    """Return how large the body of a model is that was finetuned from the one in that folder."""
+    from coldfusion_shared.weights.body import body
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+
+    with Checkpoint.from_folder(base) as checkpoint:
+        elements = sum(span.elements for span in body(checkpoint.spans()).values())
+    # Finetuned weights are float32, whatever the base's are.
+    return 4 * elements
 
 
 def _span(seconds: float) -> str:

@@ -19,6 +19,9 @@ class Trained(BaseModel):
     task: str = Field(description="kind of task")
     metric: str
     score: float = Field(description="on the held-back examples, in percent")
+    metrics: dict[str, float] = Field(
+        default={}, description="all scores on the held-back examples, in percent, by metric"
+    )
     steps: int
     seconds: float
     examples: int = Field(description="that it was trained on")

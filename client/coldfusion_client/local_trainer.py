@@ -95,6 +95,7 @@ class LocalTrainer:
             task=result.task,
             metric=result.metric,
             score=result.test,
+            metrics=dict(result.metrics),
             steps=result.steps,
             seconds=result.seconds,
             examples=result.examples,
@@ -106,7 +107,9 @@ class LocalTrainer:
             from coldfusion_shared.data.report import check_data
             from coldfusion_shared.tasks.pretrained import load_tokenizer
 
-            return check_data(dataset, load_tokenizer(base), settings.max_length)
+            tokenizer = load_tokenizer(base)
+            longest = min(settings.max_length, tokenizer.model_max_length)
+            return check_data(dataset, tokenizer, longest)
 
     def estimate(
         self, base: Path, dataset: TextDataset, settings: FinetuneSettings, say: Say

@@ -272,7 +272,7 @@ def test_contribute(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
     ran = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--epochs", "2")
     assert ran.code == 0
     assert "accepted for round 1; 2 more" in ran.out
-    assert "50.0 before (a linear probe of v0), 80.0 finetuned." in ran.err
+    assert "50.0 before (a linear probe of v0), 80.0 finetuned (macro F1 78.5)." in ran.err
     again = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--json")
     assert again.json["score_after"] == 80.0
     assert Path(again.json["output"]) == Path("mine").absolute()
@@ -314,6 +314,9 @@ def test_ctrl_c_is_130(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
     ran = run("contribute", MODEL, "--data", "x.csv")
     assert ran.code == 130
     assert "goes on where it stopped" in ran.err
+    as_json = run("contribute", MODEL, "--data", "x.csv", "--json")
+    told = json.loads(as_json.out)["error"]
+    assert (as_json.code, told["code"], told["exit_code"]) == (130, "interrupted", 130)
 
 
 def test_what_nobody_foresaw_is_1_and_shown_on_request(

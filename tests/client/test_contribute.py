@@ -109,7 +109,7 @@ def test_a_task_that_cannot_be_probed_has_no_score_before(
     trainer.base_score = None
     outcome = contribute(order, source, trainer)
     assert outcome.as_json()["score_before"] is None
-    assert any("examples: 80.0 finetuned" in said for said in notes.said)
+    assert any("examples: 80.0 finetuned (macro F1 78.5)." in said for said in notes.said)
     assert not any("Scoring" in said for said in notes.said)
     assert repository.contributions["c0"]["work"]["score_before"] is None
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from coldfusion_shared import errors
 from coldfusion_shared.data.report import Finding
 from coldfusion_shared.finetune import FinetuneSettings
 from coldfusion_shared.finetune.estimate import Estimate
-from tests.client.helpers import Notes, model_files
+from tests.client.helpers import NAMES, Notes
 from tests.client.repository import MODEL, Repository
 from tests.client.trainer import FakeTrainer
 from tests.toy_data import toy_dataset
 
+# The tensors of the body, in float32.
+UPLOAD = 4 * sum(prod(shape) for shape in NAMES.values())
 ESTIMATE = Estimate(
     metric="accuracy", precision="fp32", steps=16, step_examples=16, step_seconds=0.5,
     seconds=9000.0, memory=2_500_000_000, memory_of="process",
@@ -61,8 +64,7 @@ def test_it_says_what_would_happen_and_contributes_nothing(
         "Steps: 16 at most, of 16 examples, in fp32",
         "Time: 2 hours at most (0.50 s a step, measured)",
         "Memory: 2.5 GB of the process, measured",
-        f"Upload: {size(len(model_files()['model.safetensors']))} of weights; the data and the "
-        "head stay here",
+        f"Upload: {size(UPLOAD)} of weights; the data and the head stay here",
         "Nothing was contributed. Without --dry-run it is.",
     ]
     assert (planner.trained, repository.contributions) == (0, {})

@@ -45,7 +45,13 @@ def test_data_are_read_with_the_columns_that_are_named(tmp_path: Path) -> None:
 
 def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = SimpleNamespace(
-        task="classification", metric="accuracy", test=80.0, steps=7, seconds=1.5, examples=300
+        task="classification",
+        metric="accuracy",
+        test=80.0,
+        steps=7,
+        seconds=1.5,
+        examples=300,
+        metrics={"accuracy": 80.0, "macro F1": 78.5},
     )
     module(
         monkeypatch,
@@ -61,6 +67,7 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
     trained = trainer.finetune(tmp_path, dataset, settings, tmp_path, lambda *_: None)
     assert trained.model_dump() == {
         "task": "classification", "metric": "accuracy", "score": 80.0, "steps": 7,
+        "metrics": {"accuracy": 80.0, "macro F1": 78.5},
         "seconds": 1.5, "examples": 300,
     }  # fmt: skip
 

@@ -65,6 +65,18 @@ def test_another_architecture_is_refused_by_its_tensors(
     assert not repository.contributions
 
 
+def test_another_tokenizer_is_refused_before_the_weights(
+    source: Source, folder: Path, repository: Repository
+) -> None:
+    repository.publish({**model_files(1), "vocab.txt": b"[PAD]\ngood\nbad\n"})
+    (folder / "vocab.txt").write_bytes(b"[PAD]\nbad\ngood\n")
+    with pytest.raises(errors.IncompatibleWeights, match="'good' is number 1 there"):
+        run(source, folder, "v1")
+    assert not repository.contributions
+    (folder / "vocab.txt").write_bytes(b"[PAD]\ngood\nbad\n")
+    assert run(source, folder, "v1") == "accepted"
+
+
 def test_what_is_no_model_is_refused(source: Source, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"PK\x03\x04 pickled")
     with pytest.raises(errors.MalformedWeights):

@@ -77,5 +77,11 @@ class FakeTrainer:
         (out / "config.json").write_text(json.dumps({"model_type": "bert"}))
         progress(2, 2, 0.1)
         return Trained(
-            task="classification", metric="accuracy", score=80.0, steps=2, seconds=1.0, examples=300
+            task="classification",
+            metric="accuracy",
+            score=80.0,
+            steps=2,
+            seconds=1.0,
+            examples=300,
+            metrics={"accuracy": 80.0, "macro F1": 78.5},
         )

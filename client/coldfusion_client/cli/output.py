@@ -117,6 +117,14 @@ class Output:
         if error.hint:
             self._tell(error.hint)
 
+    def interrupted(self, status: int) -> None:
+        """Write that the person has ended it."""
+        told = "Interrupted. The same command goes on where it stopped."
+        if self.as_json:
+            fields: dict[str, Any] = {"code": "interrupted", "message": told, "hint": None}
+            _write(json.dumps({"error": {**fields, "tensors": [], "exit_code": status}}))
+        self.say(told)
+
     def _tell(self, text: str) -> None:
         line = clean(text)
         if self._terminal is not None:

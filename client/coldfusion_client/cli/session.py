@@ -61,8 +61,8 @@ def reported(out: Output) -> Iterator[None]:
         status = exit_code(error.code)
         out.error(error, status)
     except KeyboardInterrupt:
-        out.say("Interrupted. The same command goes on where it stopped.")
         status = INTERRUPTED
+        out.interrupted(status)
     except BrokenPipeError:
         raise  # the reader has seen enough; typer ends quietly
     except OSError as error:

@@ -32,7 +32,10 @@ class Encoder:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = load_tokenizer(folder)
-        self.model = load_model("AutoModel", folder).to(self.device).eval()
+        model = load_model("AutoModel", folder)
+        # What an encoder-decoder makes of a text is in its encoder; its decoder needs another one.
+        encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+        self.model = encoder.to(self.device).eval()
         self.max_length = longest_input(self.tokenizer, self.model, max_length)
 
     def features(

@@ -64,6 +64,8 @@ class Training:
         self.tokenizer = load_tokenizer(base)
         self.model = self._fresh_model()
         self.max_length = longest_input(self.tokenizer, self.model, settings.max_length)
+        if self.max_length < settings.max_length:
+            self.say(f"This model takes {self.max_length} tokens at most; what is longer is cut.")
         if settings.gradient_checkpointing and not self.model.supports_gradient_checkpointing:
             raise InvalidRequest(
                 f"A {type(self.model).__name__} cannot compute with --gradient-checkpointing.",

@@ -11,6 +11,8 @@ from coldfusion_shared.errors import BadModel
 from coldfusion_shared.quiet import quiet_transformers
 from coldfusion_shared.weights.body import is_head
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm")
+
 
 def load_tokenizer(folder: Path) -> Any:
     """
@@ -21,6 +23,12 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    # Without its files transformers makes one up that knows no word.
+    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        raise BadModel(
+            f"The base in {folder} comes without a tokenizer, so nothing can be read with it.",
+            hint="Its maintainer has to add the tokenizer's files (tokenizer.json, ...) to it.",
+        )
     with _as_bad_model(folder, "tokenizer"):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token is None:
@@ -73,7 +81,16 @@ def load_model(auto_class: str, folder: Path, **options: Any) -> Any:
 def longest_input(tokenizer: Any, model: Any, wanted: int) -> int:
     """Return `wanted` tokens, or fewer if the model cannot take as many."""
     positions = getattr(model.config, "max_position_embeddings", None) or wanted
-    return int(min(wanted, tokenizer.model_max_length, positions))
+    return int(min(wanted, tokenizer.model_max_length, positions - _unused_positions(model)))
+
+
+def _unused_positions(model: Any) -> int:
+    """Return how many position embeddings no token has: some models begin behind padding's."""
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0
 
 
 def _has_no_body(model: Any, info: dict[str, Any]) -> bool:

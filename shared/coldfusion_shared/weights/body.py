@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from coldfusion_shared.errors import IncompatibleWeights
-from coldfusion_shared.weights.header import TensorSpan
+from coldfusion_shared.weights.header import ITEM_BYTES, TensorSpan
 
 # The modules that transformers puts on top of a body, over all architectures that it has.
 HEAD_MODULES = frozenset(
@@ -96,6 +96,15 @@ def check_body(
     ]
     if not (missing or unknown or different):
         return
+    narrow = [name for name in different if _is_narrower(candidate[name], wanted[name])]
+    if narrow == [*missing, *unknown, *different]:
+        raise IncompatibleWeights(
+            f"{len(narrow)} tensors are {candidate[narrow[0]].dtype}, where the base's are "
+            f"{wanted[narrow[0]].dtype}: rounding has lost most of what was learnt.",
+            hint="Finetune in the base's own dtype: load it with dtype=torch.float32, and let the "
+            "Trainer compute in half precision (bf16=True) if it should be quick.",
+            tensors=narrow[:10],
+        )
     faults = [
         _listed(missing, "missing"),
         _listed(unknown, "not in the base"),
@@ -114,6 +123,11 @@ def check_body(
 
 def _fits(span: TensorSpan, other: TensorSpan) -> bool:
     return other.shape == span.shape and other.dtype in {span.dtype, "F32"}
+
+
+def _is_narrower(span: TensorSpan, base: TensorSpan) -> bool:
+    narrow = ITEM_BYTES[span.dtype] < ITEM_BYTES[base.dtype]
+    return span.is_float and span.shape == base.shape and narrow
 
 
 def _listed(names: list[str], what: str) -> str:

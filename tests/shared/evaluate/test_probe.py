@@ -16,7 +16,7 @@ from coldfusion_shared.evaluate import probe
 from coldfusion_shared.evaluate.features import Encoder
 from coldfusion_shared.evaluate.probe import fit_probe
 from coldfusion_shared.finetune import FinetuneSettings, finetune
-from tests.tiny_models import tiny_bert
+from tests.tiny_models import ARCHITECTURES, tiny_bert, tiny_model
 from tests.toy_data import toy_dataset
 
 
@@ -45,6 +45,16 @@ def test_features_are_means_without_padding(base: Path, pairs: bool) -> None:
     np.testing.assert_allclose(features, plain_features(base, train, 12), atol=1e-5)
     assert features.dtype == np.float32
     assert sum(seen) == 150
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_has_features(tmp_path: Path, kind: str) -> None:
+    train = toy_dataset(train=12).train
+    features = Encoder(tiny_model(tmp_path, kind), 12).features(train)
+    assert features.shape[0] == 12 and np.isfinite(features).all()
+    # One text alone, without padding, has the same ones.
+    alone = Encoder(tmp_path, 12).features(train.take([5]))
+    np.testing.assert_allclose(features[5:6], alone, atol=1e-5)
 
 
 def test_a_probe_is_a_logistic_regression_on_them(base: Path) -> None:

@@ -114,6 +114,16 @@ def test_float32_fits_a_base_of_a_smaller_dtype_and_not_the_other_way() -> None:
             check_body({"a": span("a", base)}, {"a": span("a", candidate)})
 
 
+def test_weights_that_were_rounded_are_refused_with_what_to_do() -> None:
+    with pytest.raises(
+        IncompatibleWeights, match="2 tensors are BF16, where the base's are F32"
+    ) as (caught):
+        check_body(
+            {"a": span("a"), "b": span("b")}, {"a": span("a", "BF16"), "b": span("b", "BF16")}
+        )
+    assert caught.value.hint is not None and "torch.float32" in caught.value.hint
+
+
 def test_all_differences_are_told_in_one_message() -> None:
     candidate = {"b": span("b", shape=(3, 2)), "c": span("c"), "d": span("d", "F16")}
     with pytest.raises(IncompatibleWeights) as caught:
