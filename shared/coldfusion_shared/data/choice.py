@@ -32,26 +32,26 @@ def choose_task(
 
     Raises:
         UnknownName: there is no task of that name.
-        BadData: none fits, or a column that it needs is not there.
+        BadData: none fits, a column that it needs is not there, or the base cannot learn it.
     """
     if name is not None:
         task = task_named(name)
         _require_roles((task,), given)
+        if not _suits(task, architecture):
+            raise _wrong_base(f"The task {task.name}", task, architecture)
         return task, find_columns(table, task.roles, given)
     candidates = in_order()
     _require_roles(candidates, given)
     fitting = _fitting(table, given, architecture)
+    if fitting is not None and not _suits(fitting[0], architecture):
+        raise _looks_like(table, fitting[0], architecture)
     if fitting is not None:
         return fitting
     choose = f"Choose one with --task: {', '.join(task.name for task in candidates)}."
     for other in ARCHITECTURES:
         elsewhere = _fitting(table, given, other)
         if elsewhere is not None:
-            raise BadData(
-                f"{table.where} looks like data for {elsewhere[0].name}, which is for bases of the "
-                f"kind {other}; this one's is {architecture or 'not known'}.",
-                hint=f"Take another base, or {choose[0].lower()}{choose[1:]}",
-            )
+            raise _looks_like(table, elsewhere[0], architecture)
     # Columns that were named tell which task was meant.
     meant = [task for task in candidates if _knows(task, given)]
     usual = [task for task in meant if task.name == USUAL]
@@ -70,6 +70,23 @@ def _fitting(
             if complete and task.fits(table, columns, architecture):
                 return task, columns
     return None
+
+
+def _suits(task: Task, architecture: Architecture | None) -> bool:
+    return architecture is None or architecture in task.architectures
+
+
+def _looks_like(table: Table, task: Task, architecture: Architecture | None) -> BadData:
+    return _wrong_base(f"{table.where} looks like data for {task.name}, which", task, architecture)
+
+
+def _wrong_base(what: str, task: Task, architecture: Architecture | None) -> BadData:
+    others = ", ".join(one.name for one in in_order() if _suits(one, architecture))
+    return BadData(
+        f"{what} is for bases of the kind {' or '.join(task.architectures)}; this one's is "
+        f"{architecture or 'not known'}.",
+        hint=f"Take another base, or, if the data suit it, another task with --task: {others}.",
+    )
 
 
 def _knows(task: Task, given: Mapping[str, str]) -> bool:

@@ -11,6 +11,9 @@ from coldfusion_shared.errors import BadData
 if TYPE_CHECKING:
     from coldfusion_shared.tasks.roles import Role
 
+# Of the columns that nothing is read from, how many are named.
+MOST_TOLD = 8
+
 
 def find_columns(table: Table, roles: tuple[Role, ...], given: Mapping[str, str]) -> dict[str, str]:
     """
@@ -53,6 +56,15 @@ def usual_columns(
             if found is not None:
                 columns[role.name] = found
     return columns
+
+
+def told_columns(table: Table, roles: tuple[Role, ...], columns: Mapping[str, str]) -> str:
+    """Return a sentence that says which columns are read, as what, and which are not."""
+    named = (f"{columns[r.name]!r:.40} is {r.what}" for r in roles if r.name in columns)
+    unused = [f"{name!r:.40}" for name in table.columns if name not in columns.values()]
+    more = [f"{len(unused) - MOST_TOLD} others"] if len(unused) > MOST_TOLD else []
+    rest = f"; not used: {', '.join(unused[:MOST_TOLD] + more)}" if unused else ""
+    return f"Columns: {', '.join(named)}{rest}."
 
 
 def require_column(table: Table, name: str) -> None:

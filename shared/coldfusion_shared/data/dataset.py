@@ -65,7 +65,7 @@ class TextDataset:
 
     `task` is the kind of task that it was read for. `labels` are the names that label indices
     stand for, () where the task has none. `notes` tell the person what was decided while reading,
-    such as which split was made from which.
+    such as which columns are read, and which split was made from which.
     """
 
     name: str

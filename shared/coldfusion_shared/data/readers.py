@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coldfusion_shared.data.checks import check_count, check_divided, check_size
 from coldfusion_shared.data.choice import choose_task
-from coldfusion_shared.data.columns import require_column
+from coldfusion_shared.data.columns import require_column, told_columns
 from coldfusion_shared.data.dataset import TextDataset
 from coldfusion_shared.data.folder import read_card, read_file, read_splits
 from coldfusion_shared.data.formats import discover
@@ -46,8 +46,9 @@ def load_dataset(
     Read a data set; splits that it lacks are made of its training examples.
 
     Args:
-        source: a CSV, TSV, JSONL or Parquet file; a folder with one such file a split and perhaps
-            a dataset.json; or ``name`` or ``name:config`` of a Hugging Face data set.
+        source: a CSV, TSV, JSONL, Parquet, .conll or .txt file; a folder with one such file a
+            split and perhaps a dataset.json; or ``name`` or ``name:config`` of a Hugging Face data
+            set.
         columns: the columns of some roles, by role; the others are found by their usual names.
         task: the kind of task; null: the first one that fits the columns.
         architecture: of the base that is to learn from it, which decides between tasks where the
@@ -68,7 +69,8 @@ def load_dataset(
     tables = {split: _prepared(found, table, places) for split, table in found.tables.items()}
     labels, given = chosen.parse(tables, places)
     check_count(source, len(labels))
-    parts, notes = complete(given, chosen.inputs, seed)
+    parts, made = complete(given, chosen.inputs, seed)
+    notes = (told_columns(found.tables["train"], chosen.roles, places), *made)
     dataset = TextDataset(found.name, chosen.name, labels, **parts, notes=notes)
     check_divided(dataset)
     chosen.check(dataset)
@@ -80,12 +82,17 @@ def _open(source: str) -> _Source:
     if path.is_dir():
         card = read_card(path)
         name = str(card.get("name") or path.resolve().name)
-        return _Source(name, read_splits(path), tuple(card.get("labels", ())))
+        return _Source(_written(name), read_splits(path), tuple(card.get("labels", ())))
     if path.exists():
-        return _Source(path.stem, {"train": read_file(path)})
+        return _Source(_written(path.stem), {"train": read_file(path)})
     if _looks_like_path(source):
         raise BadData(f"{source} does not exist.", hint="Check the path and the spelling.")
     return _Source(source, read_hub(source))
+
+
+def _written(name: str) -> str:
+    # Names of files may be no text, which cannot be written down.
+    return name.encode("utf-8", "replace").decode()
 
 
 def _require_rows(table: Table) -> None:

@@ -12,6 +12,7 @@ from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.data.splits import hashable
 from coldfusion_shared.tasks import Task, task_named
 from coldfusion_shared.tasks.labelled import cut
+from coldfusion_shared.tasks.tokenized import tokenized
 
 # With one label above this share, a model that always says it looks good.
 LOPSIDED = 0.9
@@ -186,7 +187,9 @@ def _lengths(
     step = max(1, len(dataset.train) // MEASURED)
     texts = [" ".join(map(_text, task.inputs, row)) for row in islice(rows, 0, None, step)]
     # One token more than fits is all that has to be known.
-    encoded = tokenizer(cut(texts, max_length + 1), truncation=True, max_length=max_length + 1)
+    encoded = tokenized(
+        tokenizer, cut(texts, max_length + 1), truncation=True, max_length=max_length + 1
+    )
     long = sum(len(ids) > max_length for ids in encoded["input_ids"])
     if long:
         share = long / len(texts)

@@ -43,15 +43,20 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file, with or without a byte order mark."""
     content = read_bytes(path)
+    # Programs that write UTF-16 begin the file with a mark, or its letters are every other byte.
+    zeros = content[:2].find(0)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros >= 0:
+        raise _not_utf_8(path, 1, ("UTF-16BE", "UTF-16LE", "UTF-16")[zeros])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # Programs that write UTF-16 begin the file with one of these marks.
-        utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        encoding = "UTF-16" if utf_16 else "WINDOWS-1252"
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise BadData(
-            f"{path}, line {line}: the text is not UTF-8.",
-            hint=f"Convert it, probably with: iconv -f {encoding} -t UTF-8 {path.name} > utf8"
-            f"{path.suffix}",
-        ) from error
+        raise _not_utf_8(path, line, "WINDOWS-1252") from error
+
+
+def _not_utf_8(path: Path, line: int, encoding: str) -> BadData:
+    return BadData(
+        f"{path}, line {line}: the text is not UTF-8.",
+        hint="Save it as UTF-8 in the program that wrote it, or convert it, probably with: "
+        f"iconv -f {encoding} -t UTF-8 {path.name} > utf8{path.suffix}",
+    )

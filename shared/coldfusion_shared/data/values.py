@@ -8,6 +8,21 @@ from collections.abc import Iterable, Sequence
 from coldfusion_shared.data.table import Table
 from coldfusion_shared.errors import BadData
 
+# Of a column's cells, how many may be of another kind than the column is: mistakes, to be told.
+STRANGE_SHARE = 0.05
+
+
+def nearly_all(told: Iterable[bool]) -> bool:
+    """Return whether all are true but for a few, one at least: what those say are mistakes."""
+    answers = list(told)
+    strange = answers.count(False)
+    return strange <= max(1.0, STRANGE_SHARE * len(answers)) and 2 * strange < len(answers)
+
+
+def is_given(value: object) -> bool:
+    """Return whether a cell holds anything."""
+    return not _is_missing(value)
+
 
 def texts_of(table: Table, column: str, role: str = "text") -> tuple[str, ...]:
     """Return a column of texts, none of which is empty; `role` is what it is to the task."""
@@ -69,7 +84,8 @@ def _number(table: Table, row: int, column: str, value: object) -> float:
     if found is None:
         raise BadData(
             f"{table.at(row)}: column {column!r} holds {value!r:.40}, which is not a number.",
-            hint="Write it like 3.5, or say which column holds the label with --column label=NAME.",
+            hint="Write it with a point, like 3.5; or say which column holds the label with "
+            "--column label=NAME; or, if these are no numbers, add --task classification.",
         )
     return found
 
@@ -102,11 +118,13 @@ def text_of(table: Table, row: int, column: str, role: str, value: object) -> st
             f"{role}=NAME.",
         )
     # JSON can write half a surrogate pair, which no tokenizer takes.
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
         raise BadData(
             f"{table.at(row)}: the text in column {column!r} holds half a character.",
             hint="Correct the \\ud8.. escape or delete the example.",
-        )
+        ) from error
     return value
 
 

@@ -66,6 +66,10 @@ class Task(Protocol):
         """The columns of a split that make an example what it is: copies have the same ones."""
 
     @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """What bases can learn it: finetuned, they still have all that they had."""
+
+    @property
     def generates(self) -> bool:
         """Whether it is scored on what the model writes, token by token."""
 
@@ -75,8 +79,11 @@ class Task(Protocol):
         """
         Return whether the data are of this kind; asked only if all required roles were found.
 
+        Where the data alone do not decide between tasks, the base does. Where they do, those for
+        which it is no base are refused later.
+
         Args:
-            table: the training data.
+            table: the training data; a few cells of another kind are mistakes, for `parse` to tell.
             columns: the columns of the roles that were found.
             architecture: of the base; null: not known yet.
         """

@@ -29,6 +29,17 @@ _ENCODER_DECODERS = frozenset(
 )
 
 
+def require_architecture(base: Path, task: str, wanted: tuple[Architecture, ...]) -> None:
+    """Refuse (`BadModel`) the model in the folder `base` if it is none of those that `task` can."""
+    found = architecture_of(base / "config.json")
+    if found not in wanted:
+        raise BadModel(
+            f"The task {task} is for bases of the kind {' or '.join(wanted)}; this one's is "
+            f"{found}.",
+            hint="Take another base or another task.",
+        )
+
+
 def architecture_of(config: Path) -> Architecture:
     """
     Return what a model is by its `config` file; raises `BadModel` if that cannot be read.

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.architectures import require_architecture
 from coldfusion_shared.tasks.labelled import first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.raw_text import RawText, is_raw
+from coldfusion_shared.tasks.tokenized import tokenized
 from coldfusion_shared.tasks.tokens import PadRight, next_token_sums, token_metrics
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ class CausalLanguageModelling(RawText):
     """The texts one after the other, cut into blocks."""
 
     name = "causal-language-modelling"
+    # An encoder sees the token that it is to tell.
+    architectures: tuple[Architecture, ...] = ("decoder",)
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -32,6 +36,7 @@ class CausalLanguageModelling(RawText):
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with."""
+        require_architecture(base, self.name, self.architectures)
         return load_model("AutoModelForCausalLM", base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
@@ -70,7 +75,8 @@ def _stream(tokenizer: Any, split: Split) -> list[int]:
     end = tokenizer.eos_token_id
     stream: list[int] = []
     # Without `verbose`: texts longer than the model's input are what the blocks are for.
-    for ids in tokenizer(list(split["text"]), truncation=False, verbose=False)["input_ids"]:
+    texts = tokenized(tokenizer, list(split["text"]), truncation=False, verbose=False)
+    for ids in texts["input_ids"]:
         stream += ids
         if end is not None and stream[-1:] != [end]:
             stream.append(end)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from os.path import commonprefix
 from typing import Any
 
 from coldfusion_shared.errors import BadData
+from coldfusion_shared.tasks.tokenized import special_tokens
 from coldfusion_shared.tasks.tokens import IGNORED
 
 # A role and what it says.
@@ -55,6 +58,18 @@ def rendered(tokenizer: Any, conversation: Conversation, *, ask: bool = False) -
             hint="Many templates want user and assistant in turns, and some no system message.",
         ) from error
     return text
+
+
+def plainly_said(tokenizer: Any, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+    """
+    Yield conversations with a space in whatever somebody says that would be a special token.
+
+    Those that the template writes are to be read as such, so the tokenizer cannot tell.
+    """
+    written = "|".join(map(re.escape, special_tokens(tokenizer)))
+    marks = re.compile(f"(?=(?:{written}))(.)", re.DOTALL)
+    for conversation in conversations:
+        yield tuple((role, marks.sub(r"\1 ", content)) for role, content in conversation)
 
 
 def learnt_tokens(

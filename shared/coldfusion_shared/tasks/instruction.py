@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +10,20 @@ from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.data.values import text_of, texts_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import architecture_of
+from coldfusion_shared.tasks.architectures import architecture_of, require_architecture
 from coldfusion_shared.tasks.conversations import (
     ASSISTANT,
     ROLES,
     Conversation,
     Message,
     learnt_tokens,
+    plainly_said,
     rendered,
     turns,
 )
 from coldfusion_shared.tasks.labelled import by_length, first
 from coldfusion_shared.tasks.pretrained import load_model
+from coldfusion_shared.tasks.raw_text import has_nothing_else
 from coldfusion_shared.tasks.roles import Role
 from coldfusion_shared.tasks.tokens import (
     IGNORED,
@@ -42,10 +44,13 @@ MESSAGES = Role(
     "the messages",
     required=False,
 )
-PROMPT = Role("prompt", ("prompt", "instruction"), "the prompt", required=False)
-INPUT = Role("input", ("input",), "what the prompt is about", required=False)
+PROMPT = Role("prompt", ("prompt", "instruction", "question"), "the prompt", required=False)
+INPUT = Role("input", ("input", "context"), "what the prompt is about", required=False)
 COMPLETION = Role(
-    "completion", ("completion", "output", "response"), "the completion", required=False
+    "completion",
+    ("completion", "output", "response", "answer"),
+    "the completion",
+    required=False,
 )
 
 # What other programs call the assistant and the user.
@@ -59,13 +64,20 @@ class Instruction:
     metric = "accuracy"
     roles = (MESSAGES, PROMPT, INPUT, COMPLETION)
     inputs = ("messages",)
+    architectures: tuple[Architecture, ...] = ("decoder", "encoder-decoder")
     generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
         """The base can write, and there are messages, or prompts and completions."""
-        return architecture in ("decoder", "encoder-decoder") and _is_complete(columns)
+        if architecture not in self.architectures or not _is_complete(columns):
+            return False
+        prompt = columns.get("prompt", "")
+        # Questions about a text, or with choices, are other tasks.
+        return prompt.strip().lower() != "question" or has_nothing_else(
+            table, (prompt, columns["completion"])
+        )
 
     def parse(
         self, tables: Mapping[str, Table], columns: Mapping[str, str]
@@ -87,16 +99,18 @@ class Instruction:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with; raises `BadModel`."""
+        require_architecture(base, self.name, self.architectures)
         writes = architecture_of(base / "config.json") == "encoder-decoder"
         return load_model("AutoModelForSeq2SeqLM" if writes else "AutoModelForCausalLM", base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return conversations of a decoder, or answers of an encoder-decoder, each cut."""
+        conversations = plainly_said(tokenizer, split["messages"])
         # A tokenizer knows its folder; what the model is like is in there, too.
         if architecture_of(Path(tokenizer.name_or_path) / "config.json") == "encoder-decoder":
-            return list(_answers(tokenizer, split, max_length))
+            return list(_answers(tokenizer, conversations, max_length))
         require_offsets(tokenizer)
-        learnt = (learnt_tokens(tokenizer, said, max_length) for said in split["messages"])
+        learnt = (learnt_tokens(tokenizer, said, max_length) for said in conversations)
         return [
             {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
             for ids, labels in learnt
@@ -179,9 +193,11 @@ def _message(table: Table, row: int, column: str, cell: Any) -> Message:
     return role, content
 
 
-def _answers(tokenizer: Any, split: Split, max_length: int) -> Iterator[dict[str, Any]]:
+def _answers(
+    tokenizer: Any, conversations: Iterable[Conversation], max_length: int
+) -> Iterator[dict[str, Any]]:
     """Yield each answer of the assistant as a target, and all that was said before as a source."""
-    for said in split["messages"]:
+    for said in conversations:
         for turn in turns(said):
             source = tokenizer(
                 rendered(tokenizer, said[:turn], ask=True), truncation=True, max_length=max_length

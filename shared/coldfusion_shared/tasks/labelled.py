@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.values import texts_of
+from coldfusion_shared.tasks.architectures import ARCHITECTURES
 from coldfusion_shared.tasks.pretrained import load_model
-from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_PAIR
+from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_END, TEXT_PAIR
+from coldfusion_shared.tasks.tokenized import tokenized
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import Split
@@ -22,8 +24,9 @@ CHARACTERS_A_TOKEN = 100
 class LabelledTexts:
     """What is the same for all tasks that predict one thing for each text or pair."""
 
-    roles = (TEXT, TEXT_PAIR, LABEL)
+    roles = (TEXT, TEXT_PAIR, TEXT_END, LABEL)
     inputs = ("text", "text_pair")
+    architectures = ARCHITECTURES
     generates = False
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
@@ -36,9 +39,12 @@ class LabelledTexts:
 
 
 def inputs_of(table: Table, columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the texts and, where there are any, the second texts."""
-    roles = [role for role in ("text", "text_pair") if role in columns]
-    return {role: texts_of(table, columns[role], role) for role in roles}
+    """Return the texts, with what belongs to their ends, and the second texts if there are any."""
+    roles = [role for role in ("text", "text_pair", "text_end") if role in columns]
+    found = {role: texts_of(table, columns[role], role) for role in roles}
+    if ends := found.pop("text_end", None):
+        found["text"] = tuple(map(" ".join, zip(found["text"], ends, strict=True)))
+    return found
 
 
 def cut(texts: Sequence[str], max_length: int) -> list[str]:
@@ -51,7 +57,8 @@ def encode_texts(
 ) -> list[dict[str, Any]]:
     """Return token ids and `labels` of each text or pair, without padding."""
     pairs = split.get("text_pair")
-    encoded = tokenizer(
+    encoded = tokenized(
+        tokenizer,
         cut(split["text"], max_length),
         None if pairs is None else cut(pairs, max_length),
         truncation=True,

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.errors import BadData, BadModel
 from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.architectures import require_architecture
 from coldfusion_shared.tasks.labelled import by_length, first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.raw_text import RawText, is_raw
+from coldfusion_shared.tasks.tokenized import tokenized
 from coldfusion_shared.tasks.tokens import IGNORED, PadRight, token_metrics, token_sums
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class MaskedLanguageModelling(RawText):
     """15% of the tokens are hidden: others every time in training, always the same in scoring."""
 
     name = "masked-language-modelling"
+    architectures: tuple[Architecture, ...] = ("encoder",)
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -36,6 +39,7 @@ class MaskedLanguageModelling(RawText):
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that fills in, a new one if it has none."""
+        require_architecture(base, self.name, self.architectures)
         return load_model("AutoModelForMaskedLM", base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
@@ -45,7 +49,8 @@ class MaskedLanguageModelling(RawText):
                 "The base's tokenizer has no mask token, so it cannot learn to fill in.",
                 hint="Choose another task with --task, such as causal-language-modelling.",
             )
-        encoded = tokenizer(
+        encoded = tokenized(
+            tokenizer,
             list(split["text"]),
             truncation=True,
             max_length=max_length,

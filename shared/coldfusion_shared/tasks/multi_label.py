@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.checks import check_labels, check_seen_all
 from coldfusion_shared.data.dataset import Split
-from coldfusion_shared.data.values import name_of, sorted_names
+from coldfusion_shared.data.values import name_of, nearly_all, sorted_names
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import (
@@ -44,13 +44,14 @@ class MultiLabel(LabelledTexts):
         """Labels are lists, or texts that a separator divides into fewer different ones."""
         cells = [value for value in table.columns[columns["label"]] if value is not None]
         texts = [value for value in cells if isinstance(value, str)]
-        if len(texts) < len(cells):
-            return all(isinstance(value, list | tuple) for value in cells)
+        if nearly_all(isinstance(value, list | tuple) for value in cells):
+            return True
         separator = _separator(texts)
-        if separator is None:
+        # A few with one are rather names that hold it.
+        if separator is None or nearly_all(separator not in text for text in texts):
             return False
         parts = {part.strip() for text in texts for part in text.split(separator)}
-        return len(parts) < len(set(texts))
+        return len(texts) == len(cells) and len(parts) < len(set(texts))
 
     def parse(
         self, tables: Mapping[str, Table], columns: Mapping[str, str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.checks import too_few
 from coldfusion_shared.data.dataset import Split
-from coldfusion_shared.data.values import labels_of, text_of, texts_of
+from coldfusion_shared.data.values import labels_of, nearly_all, text_of, texts_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.architectures import require_architecture
 from coldfusion_shared.tasks.labelled import cut, first, know_padding
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import LABEL, Role
+from coldfusion_shared.tasks.tokenized import tokenized
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -33,7 +36,7 @@ def _choice(number: int) -> Role:
     names = (
         *(f"choice{number}", f"choice_{number}", f"option{number}", f"option_{number}"),
         *(f"ending{number - 1}", f"solution{number}", f"sol{number}", f"answer{letter}"),
-        *(f"option_{letter}", f"choice_{letter}"),
+        *(f"option_{letter}", f"choice_{letter}", f"answer{number - 1}"),
     )
     return Role(f"choice{number}", names, f"choice {number}", required=False)
 
@@ -51,7 +54,7 @@ class MultipleChoice:
             "text",
             (
                 *("premise", "context", "ctx", "passage", "article", "story", "sentence", "text"),
-                *("question", "goal"),
+                *("question", "question_stem", "goal", "startphrase"),
             ),
             "the text",
         ),
@@ -60,19 +63,13 @@ class MultipleChoice:
         *NUMBERED,
         Role(
             "label",
-            (
-                *LABEL.names,
-                "answer",
-                "answerkey",
-                "answer_key",
-                "correct_answer",
-                "correct",
-                "gold",
-            ),
+            (*LABEL.names, "answerkey", "answer_key", "correct_answer", "correct", "gold"),
             "the right choice",
         ),
     )
     inputs = ("text", "question", "choices")
+    # transformers has such heads for encoders only.
+    architectures: tuple[Architecture, ...] = ("encoder",)
     generates = False
 
     def fits(
@@ -82,14 +79,14 @@ class MultipleChoice:
         if "choices" not in columns:
             return len(_numbered(columns)) > 1
         cells = table.columns[columns["choices"]]
-        return all(isinstance(cell, list | tuple | Mapping) for cell in cells)
+        return nearly_all(isinstance(cell, list | tuple | Mapping) for cell in cells)
 
     def parse(
         self, tables: Mapping[str, Table], columns: Mapping[str, str]
     ) -> tuple[tuple[str, ...], dict[str, Split]]:
         """Return no names, and texts with tuples of choices and the right ones' indices."""
         choices = {name: _choices(table, columns) for name, table in tables.items()}
-        width = len(choices["train"][0])
+        width = Counter(map(len, choices["train"])).most_common(1)[0][0]
         for name, table in tables.items():
             _check_width(table, choices[name], width)
         column = columns["label"]
@@ -113,6 +110,7 @@ class MultipleChoice:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with one score for each choice."""
+        require_architecture(base, self.name, self.architectures)
         return load_model("AutoModelForMultipleChoice", base, ignore_mismatched_sizes=True)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
@@ -121,7 +119,7 @@ class MultipleChoice:
         prompts = [_prompt(*row) for row in split.keys(["text", "question"])]
         texts = [prompt for prompt in cut(prompts, max_length) for _ in range(width)]
         choices = cut([choice for row in split["choices"] for choice in row], max_length)
-        encoded = tokenizer(texts, choices, truncation=True, max_length=max_length)
+        encoded = tokenized(tokenizer, texts, choices, truncation=True, max_length=max_length)
         return [
             {
                 **{name: values[i * width : (i + 1) * width] for name, values in encoded.items()},
@@ -207,7 +205,7 @@ def _check_width(table: Table, choices: Sequence[Sequence[str]], width: int) -> 
     for row, several in enumerate(choices):
         if len(several) != width or width < 2:
             raise BadData(
-                f"{table.at(row)}: {len(several)} choices, where the first training example has "
+                f"{table.at(row)}: {len(several)} choices, where most training examples have "
                 f"{width}.",
                 hint="Give every example equally many, two at least; delete the others.",
             )
@@ -216,9 +214,9 @@ def _check_width(table: Table, choices: Sequence[Sequence[str]], width: int) -> 
 def _reading(labels: Sequence[str], choices: Sequence[Sequence[str]]) -> Reading:
     """Return how labels are to be read: the choices' texts, letters, or numbers from 0 or 1."""
     width = len(choices[0])
-    if all(label in several for label, several in zip(labels, choices, strict=True)):
+    if nearly_all(label in several for label, several in zip(labels, choices, strict=True)):
         return lambda label, several: list(several).index(label) if label in several else None
-    if all(label.isalpha() for label in labels):
+    if nearly_all(label.isalpha() for label in labels):
         places = {letter: place for place, letter in enumerate(ascii_uppercase[:width])}
         return lambda label, several: places.get(label.upper())
     # From 1 if there is no 0 and the last one is as high as there are choices.

@@ -84,6 +84,24 @@ def longest_input(tokenizer: Any, model: Any, wanted: int) -> int:
     return int(min(wanted, tokenizer.model_max_length, positions - _unused_positions(model)))
 
 
+def longest_input_of(folder: Path, tokenizer: Any, wanted: int) -> int:
+    """
+    Return `longest_input` of the model in `folder`, whose weights are not loaded for that.
+
+    Raises:
+        BadModel: it is none that transformers knows.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with _as_bad_model(folder, "model"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        # Tensors of that device have shapes and no values.
+        with torch.device("meta"):
+            model = AutoModel.from_config(config)
+    return longest_input(tokenizer, model, wanted)
+
+
 def _unused_positions(model: Any) -> int:
     """Return how many position embeddings no token has: some models begin behind padding's."""
     for name, module in model.named_modules():

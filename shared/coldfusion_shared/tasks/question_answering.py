@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.dataset import Split, TextDataset
-from coldfusion_shared.data.values import texts_of
+from coldfusion_shared.data.values import is_given, nearly_all, texts_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.architectures import ARCHITECTURES
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import Role
 from coldfusion_shared.tasks.squad import exact_match, f1
@@ -24,6 +25,8 @@ QUESTION = Role("question", ("question", "query"), "the question")
 CONTEXT = Role("context", ("context", "passage", "paragraph"), "the context")
 ANSWERS = Role("answers", ("answers", "answer", "answer_text"), "the answers")
 
+# Beside answers these say which of them are right.
+_LABELS = frozenset(("label", "labels"))
 # What models are asked for, in tokens; more only where the split itself has longer answers.
 LONGEST_ANSWER = 30
 # The token whose logits stand for "there is no answer here".
@@ -40,14 +43,23 @@ class QuestionAnswering:
     metric = "F1"
     roles = (QUESTION, CONTEXT, ANSWERS)
     inputs = ("question", "context")
+    architectures = ARCHITECTURES
     generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
-        """The answers are texts or lists, not yes and no or the number of a choice."""
+        """The answers are texts or lists, not yes and no, and not there to be judged by a label."""
         cells = table.columns[columns["answers"]]
-        return all(cell is None or isinstance(cell, str | list | tuple | dict) for cell in cells)
+        told = [isinstance(cell, str | list | tuple | dict) for cell in cells if is_given(cell)]
+        if told and not nearly_all(told):
+            return False
+        judged = _LABELS & {name.strip().lower() for name in table.columns}
+        contexts = table.columns[columns["context"]]
+        return not judged or nearly_all(
+            not isinstance(cell, str) or cell in str(context)
+            for cell, context in zip(cells, contexts, strict=True)
+        )
 
     def parse(
         self, tables: Mapping[str, Table], columns: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ RAW_TEXT = Role(
 )
 
 
-# What beside a text says nothing that could be learnt.
+# What beside other columns says nothing that could be learnt.
 _BESIDE = frozenset(
     ("id", "idx", "index", "guid", "uuid", "doc_id", "url", "title", "date", "timestamp", "meta")
 )
@@ -50,7 +50,12 @@ class RawText:
 
 def is_raw(table: Table, columns: Mapping[str, str]) -> bool:
     """Return whether a table has nothing but the text: what has labels is no raw text."""
-    others = set(table.columns) - {columns["text"]}
+    return has_nothing_else(table, (columns["text"],))
+
+
+def has_nothing_else(table: Table, used: Collection[str]) -> bool:
+    """Return whether all columns but those used say nothing that could be learnt."""
+    others = set(table.columns) - set(used)
     return all(name.strip().lower() in _BESIDE for name in others)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.dataset import Split
-from coldfusion_shared.data.values import number, numbers_of
+from coldfusion_shared.data.values import is_given, nearly_all, number, numbers_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.labelled import (
@@ -33,10 +33,12 @@ class Regression(LabelledTexts):
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
-        """Every label is a number, and one at least is not whole."""
-        numbers = [number(value) for value in table.columns[columns["label"]]]
+        """Nearly every label is a number, and one at least is not whole."""
+        cells = [value for value in table.columns[columns["label"]] if is_given(value)]
+        numbers = [number(_with_point(value)) for value in cells]
         found = [value for value in numbers if value is not None]
-        return len(found) == len(numbers) and not all(value.is_integer() for value in found)
+        whole = all(value.is_integer() for value in found)
+        return nearly_all(value is not None for value in numbers) and not whole
 
     def parse(
         self, tables: Mapping[str, Table], columns: Mapping[str, str]
@@ -64,6 +66,11 @@ class Regression(LabelledTexts):
     def scoring(self, tokenizer: Any, split: Split, max_length: int) -> Scoring:
         """Pearson's correlation, with Spearman's beside it."""
         return Scoring(by_length(self.encode(tokenizer, split, max_length)), _score)
+
+
+def _with_point(value: object) -> object:
+    # With a comma it is a number all the same, though none that can be told from a thousand's.
+    return value.replace(",", ".") if isinstance(value, str) else value
 
 
 def _score(predictions: Any, labels: Any) -> dict[str, float]:

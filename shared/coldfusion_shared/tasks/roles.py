@@ -30,30 +30,45 @@ TEXT = Role(
     "text",
     (
         *("text", "question", "sentence", "sentence1", "premise", "question1", "text1", "review"),
-        *("content", "document", "comment", "tweet", "message", "body", "utterance", "title"),
+        *("text_a", "sentence_a", "query", "content", "document", "comment", "tweet", "message"),
+        *("body", "utterance", "passage", "paragraph", "title"),
     ),
     "the text",
 )
+# What questions are about; where there is nothing else, an answer to be judged.
+_ABOUT = ("sentence", "passage", "paragraph", "context", "document", "answer")
 TEXT_PAIR = Role(
     "text_pair",
     (),
     "the second text",
     required=False,
     beside={
-        "text": ("text_pair", "text2"),
+        "text": ("text_pair", "text2", "span1_text"),
         "text1": ("text2",),
         "sentence": ("sentence2",),
         "sentence1": ("sentence2",),
         "premise": ("hypothesis",),
         "question1": ("question2",),
-        "question": ("sentence", "answer"),
+        "text_a": ("text_b",),
+        "sentence_a": ("sentence_b",),
+        "question": _ABOUT,
+        "query": _ABOUT,
     },
+)
+TEXT_END = Role(
+    "text_end",
+    (),
+    "the end of the text",
+    required=False,
+    # An answer to be judged goes with its question, so that a long passage is what is cut.
+    beside={"text": ("span2_text",), "question": ("answer",), "query": ("answer",)},
 )
 LABEL = Role(
     "label",
     (
         *("label", "labels", "class", "category", "target", "intent", "sentiment", "emotion"),
         *("topic", "rating", "stars", "gold_label", "score", "similarity", "genres", "tags"),
+        "answer",
     ),
     "the label",
 )

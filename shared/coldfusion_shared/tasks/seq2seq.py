@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.dataset import Split, TextDataset
-from coldfusion_shared.data.values import texts_of
+from coldfusion_shared.data.values import is_given, nearly_all, texts_of
 from coldfusion_shared.errors import MissingExtra
 from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.architectures import require_architecture
 from coldfusion_shared.tasks.labelled import by_length, cut, first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import Role
+from coldfusion_shared.tasks.tokenized import tokenized
 from coldfusion_shared.tasks.tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -49,14 +51,15 @@ class Seq2Seq:
     metric = "ROUGE-L"
     roles = (SOURCE, TARGET)
     inputs = ("source",)
+    architectures: tuple[Architecture, ...] = ("encoder-decoder",)
     generates = True
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
         """The base can write, and the targets are texts rather than numbers of classes."""
-        targets = table.columns[columns["target"]]
-        return architecture == "encoder-decoder" and all(
+        targets = [target for target in table.columns[columns["target"]] if is_given(target)]
+        return architecture == "encoder-decoder" and nearly_all(
             isinstance(target, str) and not target.strip().isdecimal() for target in targets
         )
 
@@ -74,15 +77,19 @@ class Seq2Seq:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with."""
+        require_architecture(base, self.name, self.architectures)
         return load_model("AutoModelForSeq2SeqLM", base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return token ids of sources and targets, each cut at `max_length`."""
-        sources = tokenizer(
-            cut(split["source"], max_length), truncation=True, max_length=max_length
+        sources = tokenized(
+            tokenizer, cut(split["source"], max_length), truncation=True, max_length=max_length
         )
-        targets = tokenizer(
-            text_target=cut(split["target"], max_length), truncation=True, max_length=max_length
+        targets = tokenized(
+            tokenizer,
+            text_target=cut(split["target"], max_length),
+            truncation=True,
+            max_length=max_length,
         )
         columns = {**sources, "labels": targets["input_ids"]}
         return [{name: values[i] for name, values in columns.items()} for i in range(len(split))]

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.data.checks import check_labels, check_seen_all
 from coldfusion_shared.data.dataset import Split
-from coldfusion_shared.data.values import name_of, sorted_names
-from coldfusion_shared.errors import BadData, BadModel
+from coldfusion_shared.data.values import name_of, nearly_all, sorted_names
+from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
+from coldfusion_shared.tasks.architectures import require_architecture
 from coldfusion_shared.tasks.labelled import by_length, cut, first, named
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import Role
-from coldfusion_shared.tasks.tokens import IGNORED, PadRight
+from coldfusion_shared.tasks.tokenized import tokenized
+from coldfusion_shared.tasks.tokens import IGNORED, PadRight, require_offsets
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
     from coldfusion_shared.data.table import Table
     from coldfusion_shared.tasks.architectures import Architecture
 
-# How tags that mark entities begin: inside, begin, end, last, single, unit; O is outside of all.
-_ENTITY_PREFIXES = frozenset("IBELSU")
+# How tags that mark entities begin: begin, inside, end, single; O is outside of all. Some schemes
+# say middle, last, unit and whole.
+_ENTITY_PREFIXES = {letter: letter for letter in "BIES"} | {"M": "I", "L": "E", "U": "S", "W": "S"}
 
 
 class TokenClassification:
@@ -44,19 +47,23 @@ class TokenClassification:
         ),
     )
     inputs = ("tokens",)
+    # Of an encoder-decoder transformers would take the encoder alone.
+    architectures: tuple[Architecture, ...] = ("encoder", "decoder")
     generates = False
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
     ) -> bool:
-        """Both are lists, or texts of equally many words."""
+        """Nearly all are lists, or texts of equally many words."""
         rows = [_cells(table, columns, row) for row in range(len(table.lines))]
-        if all(isinstance(cell, list | tuple) for row in rows for cell in row):
+        if nearly_all(all(isinstance(cell, list | tuple) for cell in row) for row in rows):
             return True
-        if not all(isinstance(cell, str) for row in rows for cell in row):
-            return False
-        counts = [(len(words.split()), len(tags.split())) for words, tags in rows]
-        return all(words == tags for words, tags in counts) and max(counts)[0] > 1
+        are_texts = [all(isinstance(cell, str) for cell in row) for row in rows]
+        texts = [row for row, are in zip(rows, are_texts, strict=True) if are]
+        counts = [(len(words.split()), len(tags.split())) for words, tags in texts]
+        # A word with a label says nothing: it may be any text.
+        telling = [words == tags for words, tags in counts if max(words, tags) > 1]
+        return nearly_all(are_texts) and nearly_all(telling)
 
     def parse(
         self, tables: Mapping[str, Table], columns: Mapping[str, str]
@@ -89,6 +96,7 @@ class TokenClassification:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with a new classifier of tokens, which knows the tags' names."""
+        require_architecture(base, self.name, self.architectures)
         return load_model(
             "AutoModelForTokenClassification",
             base,
@@ -98,16 +106,12 @@ class TokenClassification:
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return token ids, and tags at the first sub-token of each word."""
-        if not tokenizer.is_fast:
-            raise BadModel(
-                "The base's tokenizer does not say which part of a text a token is.",
-                hint="Save it again as a fast tokenizer, with a tokenizer.json.",
-            )
+        require_offsets(tokenizer)
         # Words joined by spaces, and not given one by one: tokenizers of bytes treat a word at the
         # beginning of a text differently, and some refuse.
         texts = cut([" ".join(words) for words in split["tokens"]], max_length)
-        encoded = tokenizer(
-            texts, truncation=True, max_length=max_length, return_offsets_mapping=True
+        encoded = tokenized(
+            tokenizer, texts, truncation=True, max_length=max_length, return_offsets_mapping=True
         )
         offsets = encoded.pop("offset_mapping")
         labels = [
@@ -205,6 +209,11 @@ def _marks_entities(names: Sequence[str]) -> bool:
     return "O" in names and all(name[0] in _ENTITY_PREFIXES and name[1:2] == "-" for name in marks)
 
 
+def _as_scored(name: str) -> str:
+    """Return a tag by the one scheme that seqeval reads; what is inside alone begins, too."""
+    return name if name == "O" else _ENTITY_PREFIXES[name[0]] + name[1:]
+
+
 def _score(names: Sequence[str], guesses: Any, labels: Any) -> dict[str, float]:
     """
     Return scores in percent of tags (n, tokens) where `labels` (n, tokens) count.
@@ -218,8 +227,9 @@ def _score(names: Sequence[str], guesses: Any, labels: Any) -> dict[str, float]:
         return {"F1": accuracy, "accuracy": accuracy}
     from seqeval.metrics import f1_score
 
+    scored = [_as_scored(name) for name in names]
     truth, found = (
-        [[names[tag] for tag in row[kept]] for row, kept in zip(part, counts, strict=True)]
+        [[scored[tag] for tag in row[kept]] for row, kept in zip(part, counts, strict=True)]
         for part in (labels, guesses)
     )
     return {"F1": 100.0 * float(f1_score(truth, found, zero_division=0)), "accuracy": accuracy}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.errors import TrainingFailed
+from coldfusion_shared.tasks.tokenized import tokenized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,8 @@ def windows(
             hint=f"Use --max-length {MIN_LENGTH} at least; 384 is usual.",
         )
     room = max_length // QUESTION_SHARE - tokenizer.num_special_tokens_to_add(pair=True)
-    encoded = tokenizer(
+    encoded = tokenized(
+        tokenizer,
         _shortened(tokenizer, questions, room),
         list(contexts),
         truncation="only_second",
@@ -122,8 +124,8 @@ def best_span(
 def _shortened(tokenizer: Any, questions: Sequence[str], room: int) -> list[str]:
     # Some data sets' questions begin with spaces, and a long one leaves its context no room.
     texts = [question.strip() for question in questions]
-    encoded = tokenizer(
-        texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    encoded = tokenized(
+        tokenizer, texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )["offset_mapping"]
     return [
         text if len(spans) <= room else text[: spans[room - 1][1]]

@@ -43,6 +43,10 @@ CSV = {
     "open quote": ("text,label\na,b\n" + 'x,"y\n' + GOOD, "line 3: the record that begins here"),
     "after a quote": ("text,label\n" + '"x"y,z\n' + GOOD, "line 2: the record that begins here"),
     "after a long record": ('text,label\n"a\nb\nc",x\nalone\n' + GOOD, "line 5: expected 2"),
+    "too many semicolons": (
+        "text;label\na;b;c\n" + GOOD.replace(",", ";"), "line 2: expected 2 fields, found 3",
+    ),
+    "either separator": ("a;b\tc;d\n" + "1;2\t3;4\n" * 9, "with several separators: ';' "),
     "twice a column": ("text,label,text\n", "two columns are named 'text'"),
     "one label": ("text,label\n" + GOOD.replace("good", "bad"), "the same label, 'bad'"),
     "missing labels": ("text,label\n" + GOOD + "x,\ny, \n", "2 of 22 .* no label .* in line 22"),
@@ -98,6 +102,8 @@ def test_the_columns_that_are_named_must_be_there(tmp_path: Path) -> None:
     [
         (b"text,label\ngood,a\ncaf\xe9,b\n", 3, "WINDOWS-1252"),
         ("text,label\ngood,a\n".encode("utf-16"), 1, "UTF-16"),
+        ("text,label\ngood,a\n".encode("utf-16-le"), 1, "UTF-16LE"),
+        ("text,label\ngood,a\n".encode("utf-16-be"), 1, "UTF-16BE"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -116,6 +117,7 @@ def test_a_file_is_split_by_the_seed_and_says_so(tmp_path: Path) -> None:
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [70, 15, 15]
     assert all(6 <= sum(split["label"]) <= 9 for split in (dataset.validation, dataset.test))
     assert [note.split(":")[0] for note in dataset.notes] == [
+        "Columns",
         "There is no validation split",
         "There is no test split",
     ]
@@ -138,7 +140,7 @@ def test_a_folder_keeps_its_splits_and_makes_the_missing_one(tmp_path: Path) -> 
     dataset = load_dataset(str(tmp_path))
     assert dataset.name == tmp_path.name
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [85, 15, 7]
-    assert len(dataset.notes) == 1
+    assert len(dataset.notes) == 2
 
 
 def test_dataset_json_names_the_labels(tmp_path: Path) -> None:
@@ -147,7 +149,8 @@ def test_dataset_json_names_the_labels(tmp_path: Path) -> None:
         rows = [json.dumps({"text": f"{split}{i}", "label": i % 2}) for i in range(20)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
     dataset = load_dataset(str(tmp_path))
-    assert (dataset.name, dataset.labels, dataset.notes) == ("stars", ("2", "1", "never"), ())
+    assert (dataset.name, dataset.labels) == ("stars", ("2", "1", "never"))
+    assert len(dataset.notes) == 1
     # A number is an index; the same digits as text are the name of another label.
     assert dataset.train["label"][:3] == (0, 1, 0)
     write(tmp_path / "train.csv", "text,label")
@@ -213,3 +216,39 @@ def test_a_parquet_file_may_hold_lists_and_vectors(tmp_path: Path) -> None:
     assert list(read_parquet(tmp_path / "d.parquet").columns) == ["text", "labels"]
     dataset = load_dataset(str(tmp_path / "d.parquet"))
     assert (dataset.task, dataset.labels) == ("multi-label", ("a", "b"))
+
+
+FILMS = [(f'film {i}, a "good" one\r\nor {i % 3}', "good" if i % 2 else "bad") for i in range(20)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_spreadsheets_separate_by_what_is_usual_in_their_country(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    with (tmp_path / "d.csv").open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([("text", "label"), *FILMS])
+    dataset = load_dataset(str(tmp_path / "d.csv"))
+    assert {row[:1] + row[2:] for row in rows_of(dataset)} == set(FILMS)
+
+
+def test_a_comma_among_the_names_of_columns_need_not_separate_them(tmp_path: Path) -> None:
+    lines = ["text;label;seen, or not", *(f"film {i};{i % 2};yes" for i in range(20))]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    assert load_dataset(str(tmp_path / "d.csv")).labels == ("0", "1")
+    lines = ["text,label,a;b", *(f"film; {i},{i % 2},c" for i in range(20))]
+    (tmp_path / "d.csv").write_text("\n".join(lines))
+    assert load_dataset(str(tmp_path / "d.csv")).train["text"][0].startswith("film; ")
+
+
+def test_a_name_that_is_no_text_can_be_written_down(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"gr\xfcn")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this system's file names are all text")
+    lines = ["text,label", *(f"film {i},{i % 2}" for i in range(20))]
+    (folder / os.fsdecode(b"gr\xfcn.csv")).write_text("\n".join(lines))
+    (folder / "train.csv").write_text("\n".join(lines))
+    for source in (folder, folder / os.fsdecode(b"gr\xfcn.csv")):
+        assert load_dataset(str(source)).name == "gr?n"

@@ -10,7 +10,16 @@ from typing import Any
 from coldfusion_shared.data import TextDataset, load_dataset
 from coldfusion_shared.finetune import FinetuneResult, FinetuneSettings, finetune
 from coldfusion_shared.tasks import task_named
+from coldfusion_shared.tasks.architectures import Architecture
 from coldfusion_shared.tasks.pretrained import load_tokenizer
+from tests.tiny_models import DECODERS, ENCODERS
+
+# What the tiny models are.
+KIND_OF: dict[str, Architecture] = {
+    **dict.fromkeys(ENCODERS, "encoder"),
+    **dict.fromkeys(DECODERS, "decoder"),
+    "t5": "encoder-decoder",
+}
 
 QUICK = FinetuneSettings(
     epochs=8, lr=3e-3, batch_size=16, max_length=24, seed=1, early_stopping=False

@@ -77,6 +77,7 @@ def test_the_model_decides_what_becomes_of_raw_text(architecture: Architecture, 
         ("source target", "encoder-decoder", "seq2seq"),
         ("messages", "decoder", "instruction"),
         ("prompt completion", "decoder", "instruction"),
+        ("instruction context response", "decoder", "instruction"),
     ],
 )
 def test_what_writes_text_learns_to_answer(
@@ -85,6 +86,42 @@ def test_what_writes_text_learns_to_answer(
     assert chosen(names, architecture) == task
     with pytest.raises(BadData, match=f"looks like data for {task}.* this one's is encoder"):
         chosen(names, "encoder")
+
+
+def test_questions_with_answers_are_instructions_if_there_is_nothing_else() -> None:
+    assert chosen("question answer id", "decoder", answer="film") == "instruction"
+    assert chosen("question answer id", "encoder", answer="film") == "classification"
+
+
+@pytest.mark.parametrize(
+    ("names", "task"),
+    [
+        ("question context answer", "question-answering"),
+        ("question choices answer", "multiple-choice"),
+        ("question answer label", "classification"),
+    ],
+)
+def test_questions_about_something_are_no_instructions(names: str, task: str) -> None:
+    for architecture in task_named(task).architectures:
+        assert chosen(names, architecture, answer="film") == task
+
+
+@pytest.mark.parametrize(
+    ("names", "architecture", "task"),
+    [
+        ("premise choice1 choice2 label", "decoder", "multiple-choice"),
+        ("question choices label", "encoder-decoder", "multiple-choice"),
+        ("text tokens tags", "encoder-decoder", "token-classification"),
+    ],
+)
+def test_data_that_are_plain_are_not_taken_for_others(
+    names: str, architecture: Architecture, task: str
+) -> None:
+    message = f"looks like data for {task}, which .*; this one's is {architecture}"
+    with pytest.raises(BadData, match=message) as caught:
+        chosen(names, architecture, premise="a", choice1="b", choice2="c")
+    told = (caught.value.hint or "").split(": ")[1].rstrip(".").split(", ")
+    assert told == [one.name for one in in_order() if architecture in one.architectures]
 
 
 def test_a_label_that_is_not_found_does_not_make_raw_text() -> None:

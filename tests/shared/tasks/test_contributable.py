@@ -10,22 +10,21 @@ import transformers
 from safetensors.torch import load_file
 
 from coldfusion_shared.data import Split, TextDataset
-from coldfusion_shared.tasks import task_named
+from coldfusion_shared.data.choice import choose_task
+from coldfusion_shared.data.table import Table
+from coldfusion_shared.errors import BadData, BadModel
+from coldfusion_shared.tasks import in_order, task_named
 from coldfusion_shared.tasks.pretrained import load_model, load_tokenizer
 from coldfusion_shared.weights.body import is_head
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.write import write_body
-from tests.tiny_models import ARCHITECTURES, DECODERS, ENCODERS, tiny_model
+from tests.shared.tasks.rows import KIND_OF
+from tests.tiny_models import ARCHITECTURES, tiny_model
 
 QUESTIONS = "question-answering"
-TASKS = [
-    *(("classification", kind) for kind in ARCHITECTURES),
-    *((QUESTIONS, kind) for kind in ARCHITECTURES),
-    *(("masked-language-modelling", kind) for kind in ENCODERS),
-    *(("causal-language-modelling", kind) for kind in DECODERS),
-    *(("instruction", kind) for kind in (*DECODERS, "t5")),
-    ("seq2seq", "t5"),
-]
+ALL = [(task.name, kind) for task in in_order() for kind in ARCHITECTURES]
+TASKS = [(task, kind) for task, kind in ALL if KIND_OF[kind] in task_named(task).architectures]
+REFUSED = [pair for pair in ALL if pair not in TASKS]
 BARE = [
     *((QUESTIONS, kind) for kind in ("llama", "t5")),
     *(("causal-language-modelling", kind) for kind in ("qwen2", "gpt2")),
@@ -79,6 +78,16 @@ def test_the_body_has_the_bases_names(
     still = set(body) - moved(bases[kind], body)
     # Some heads have no use for a pooler; what they leave out comes from the base.
     assert all("pooler" in name for name in still)
+
+
+@pytest.mark.parametrize(("task", "kind"), REFUSED)
+def test_a_base_that_would_lose_a_part_or_has_no_such_head_is_refused(
+    bases: dict[str, Path], task: str, kind: str
+) -> None:
+    with pytest.raises(BadModel, match=f"{task} is for bases .*; this one's is {KIND_OF[kind]}"):
+        task_named(task).build_model(bases[kind], dataset_of(task))
+    with pytest.raises(BadData, match=f"{task} is for bases .*; this one's is {KIND_OF[kind]}"):
+        choose_task(Table("films", {}, ()), {}, name=task, architecture=KIND_OF[kind])
 
 
 @pytest.mark.parametrize(("task", "kind"), BARE)

@@ -124,7 +124,7 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "width": ({"options": ["a", "b"]}, "line 1: 2 choices, where the first training example has 3"),
+    "width": ({"options": ["a", "b"]}, "line 1: 2 choices, where most training examples have 3"),
     "no list": ({"options": "a, b, c"}, "line 1: column 'options' holds 'a, b, c', which is not"),
     "empty": ({"options": ["a", " ", "c"]}, "line 1: one of the choices in column 'options' is em"),
     "a number": ({"options": ["a", 2, "c"]}, "line 1: column 'options' holds 2, which is not a te"),

@@ -93,8 +93,9 @@ def test_questions_that_nobody_answers(tmp_path: Path) -> None:
 
 def test_yes_and_no_is_another_task(tmp_path: Path) -> None:
     told = [{"question": f"{i}?", "passage": CONTEXT, "answer": i % 2 == 0} for i in range(20)]
-    with pytest.raises(BadData, match="usual name for the label"):
-        read_rows(tmp_path, told)
+    dataset = read_rows(tmp_path, told)
+    assert (dataset.task, dataset.labels) == ("classification", ("False", "True"))
+    assert set(dataset.train["text_pair"]) == {CONTEXT}
 
 
 # The rules of the official evaluation script, worked out by hand.

@@ -89,7 +89,7 @@ def test_a_tokenizer_that_knows_no_places_is_refused(tmp_path: Path) -> None:
         is_fast = False
 
     split = Split({"tokens": (("film",),), "tags": ((1,),)})
-    with pytest.raises(BadModel, match="does not say which part of a text"):
+    with pytest.raises(BadModel, match="does not say which characters"):
         TASK.encode(Slow(), split, 4)
     assert tokenizer.is_fast
 
@@ -117,6 +117,22 @@ def test_whole_entities_count() -> None:
     # Of X(1-2), Y(4), X(2): the first was found too short. 2 of 3 found, 3 said.
     assert _score(names, said, truth) == pytest.approx({"F1": 100 * 2 / 3, "accuracy": 100 * 6 / 7})
     assert _score(names, np.full_like(truth, 3), truth)["F1"] == 0
+
+
+@pytest.mark.parametrize("scheme", ["BILOU", "BIOES", "BMEOW"])
+def test_whole_entities_count_in_every_scheme(scheme: str) -> None:
+    letters = {
+        "BILOU": dict(zip("BIES", "BILU", strict=True)),
+        "BMEOW": dict(zip("BIES", "BMEW", strict=True)),
+    }.get(scheme, {})
+    plain = ("O", *(f"{letter}-{kind}" for kind in "XY" for letter in "BIES"))
+    names = tuple(letters.get(name[0], name[0]) + name[1:] for name in plain)
+    tags = {name: tag for tag, name in enumerate(plain)}
+    truth = np.array([[tags[t] for t in ["S-X", "S-X", "O", "B-Y", "I-Y", "E-Y", "S-Y", "O"]]] * 3)
+    assert _score(names, truth, truth) == {"F1": 100.0, "accuracy": 100.0}
+    said = np.array([[tags[t] for t in ["S-X", "O", "O", "B-Y", "I-Y", "E-Y", "S-Y", "O"]]] * 3)
+    # Of X, X, Y, Y one is not found; two neighbours are two.
+    assert _score(names, said, truth)["F1"] == pytest.approx(100 * 2 * 3 / (3 + 4))
 
 
 def test_tags_of_single_words_are_scored_by_the_word() -> None:

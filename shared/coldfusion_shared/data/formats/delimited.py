@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +15,40 @@ from coldfusion_shared.errors import BadData
 
 Record = tuple[int, list[str]]
 
+DELIMITERS = (",", ";", "\t")
+# Characters that hold the names of the columns.
+MOST_NAMES = 2**16
+
 # The module's own limit, 128 KiB, is less than a long document has; C's long is the most it takes.
 csv.field_size_limit(2**31 - 1)
 
 
 @formats.register(".csv")
 def read_csv(path: Path) -> Table:
-    """Read comma-separated values, quoted where needed."""
-    return _table(path, list(_records(path, read_text(path), ",", csv.QUOTE_MINIMAL)))
+    """
+    Read values that are quoted where needed, and separated by commas.
+
+    Spreadsheets write other separators in some countries. The names of the columns tell which it
+    is, and where they hold several, what makes equally many fields of each record.
+    """
+    text = read_text(path)
+    found, refused = {}, []
+    for delimiter in _delimiters(path, text[:MOST_NAMES]):
+        try:
+            records = list(_records(path, text, delimiter, csv.QUOTE_MINIMAL))
+            found[delimiter] = _table(path, records)
+        except BadData as error:
+            refused.append(error)
+        if "," in found:
+            return found[","]
+    if not found:
+        raise refused[0]
+    if len(found) > 1:
+        raise BadData(
+            f"{path} can be read with several separators: {' '.join(map(repr, found))}.",
+            hint="Write it again with commas, and texts that hold one in quotation marks.",
+        )
+    return next(iter(found.values()))
 
 
 @formats.register(".tsv")
@@ -35,6 +62,17 @@ def read_tsv(path: Path) -> Table:
             return _table(path, list(_records(path, text, "\t", csv.QUOTE_NONE)))
         except BadData:
             raise quoted from None
+
+
+def _delimiters(path: Path, beginning: str) -> list[str]:
+    """Return what may separate the fields; the comma if nothing separates the columns' names."""
+    separating = []
+    for delimiter in DELIMITERS:
+        with suppress(BadData):
+            _, header = next(_records(path, beginning, delimiter, csv.QUOTE_MINIMAL), (0, []))
+            if len(header) > 1:
+                separating.append(delimiter)
+    return separating or [","]
 
 
 def _records(path: Path, text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Record]:
