@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 
 from coldfusion_client.cli.errors import INTERRUPTED, exit_code
+from coldfusion_client.cli.output import before_options
 from coldfusion_shared.errors import MissingExtra
 
 _NEEDED = ("typer", "httpx", "rich", "platformdirs")
@@ -18,23 +19,23 @@ def main() -> None:
     for module in _NEEDED:
         if find_spec(module) is None:
             missing = MissingExtra.of("client", module)
+            status = exit_code(missing.code)
+            before_options(sys.argv[1:]).error_document(missing, status)
             sys.stderr.write(f"Error: {missing.message}\n{missing.hint}\n")
-            sys.exit(exit_code(missing.code))
+            sys.exit(status)
 
-    from coldfusion_client.cli.app import app
+    from coldfusion_client.cli.usage import run
 
     if isinstance(sys.stdout, TextIOWrapper):
         # Other people's names may have letters that a Windows code page or a log has not.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        app(prog_name="coldfusion-client")
-    except SystemExit as end:
-        if end.code != INTERRUPTED:
-            raise
-        # At once: the interpreter would wait for threads that wait for a silent network.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+    status = run(sys.argv[1:])
+    if status != INTERRUPTED:
+        sys.exit(status)
+    # At once: the interpreter would wait for threads that wait for a silent network.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

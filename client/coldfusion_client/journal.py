@@ -20,7 +20,8 @@ class Trained(BaseModel):
     metric: str
     score: float = Field(description="on the held-back examples, in percent")
     metrics: dict[str, float] = Field(
-        default={}, description="all scores on the held-back examples, in percent, by metric"
+        default={},
+        description="all scores on the held-back examples by metric; perplexity is in no percent",
     )
     steps: int
     seconds: float

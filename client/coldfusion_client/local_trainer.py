@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,20 +106,36 @@ class LocalTrainer:
         """Return what a person should know of the data; raises `BadModel`."""
         with _needs_extra():
             from coldfusion_shared.data.report import check_data
-            from coldfusion_shared.tasks.pretrained import load_tokenizer
+            from coldfusion_shared.tasks.pretrained import load_tokenizer, longest_input_of
 
             tokenizer = load_tokenizer(base)
-            longest = min(settings.max_length, tokenizer.model_max_length)
-            return check_data(dataset, tokenizer, longest)
+            longest = longest_input_of(base, tokenizer, settings.max_length)
+            found = check_data(dataset, tokenizer, longest)
+        if longest == settings.max_length:
+            return found
+        return [_by_the_model(one, longest) if one.kind == "length" else one for one in found]
 
     def estimate(
         self, base: Path, dataset: TextDataset, settings: FinetuneSettings, say: Say
     ) -> Estimate:
-        """Return what finetuning would take, measured on a few real steps."""
+        """Return what finetuning, and scoring the base before it, would take; measured."""
         with _needs_extra():
+            from coldfusion_shared.evaluate.probe import probe_seconds
             from coldfusion_shared.finetune.estimate import estimate
 
-            return estimate(base, dataset, settings, say)
+            measured = estimate(base, dataset, settings, say)
+            if not self.can_score(dataset):
+                return measured
+            sample = dataset.capped(**PROBED, seed=settings.seed)
+            before = probe_seconds(base, sample, max_length=settings.max_length)
+            return replace(measured, seconds=measured.seconds + before)
+
+
+def _by_the_model(finding: Finding, longest: int) -> Finding:
+    """Return what is said of texts that no setting would keep whole."""
+    how_many = finding.text.partition(". ")[0]
+    text = f"This model takes {longest} tokens at most, whatever --max-length says. {how_many}."
+    return replace(finding, text=text, serious=True)
 
 
 @contextmanager

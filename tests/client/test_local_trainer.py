@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,6 +12,11 @@ import pytest
 from coldfusion_client.local_trainer import LocalTrainer, settings_of
 from coldfusion_client.training import Data
 from coldfusion_shared import errors
+from coldfusion_shared.data import Split, TextDataset
+from coldfusion_shared.finetune.estimate import Estimate
+from coldfusion_shared.tasks.pretrained import load_tokenizer
+from tests.tiny_models import ARCHITECTURES, tiny_model
+from tests.toy_data import toy_dataset
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:
@@ -72,6 +79,29 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
     }  # fmt: skip
 
 
+def test_the_time_has_that_of_scoring_the_base_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = Estimate(
+        metric="accuracy", precision="fp32", steps=16, step_examples=16, step_seconds=0.5,
+        seconds=9000.0, memory=2_500_000_000, memory_of="process",
+    )  # fmt: skip
+    probed: list[int] = []
+
+    def seconds(base: Path, dataset: TextDataset, max_length: int) -> float:
+        probed.append(sum(len(split) for split in dataset.splits.values()))
+        return 500.0
+
+    module(monkeypatch, "coldfusion_shared.evaluate.probe", probe_seconds=seconds)
+    module(monkeypatch, "coldfusion_shared.finetune.estimate", estimate=lambda *_: measured)
+    films = toy_dataset(train=3000)
+    trainer, settings = LocalTrainer(), settings_of({})
+    told = trainer.estimate(tmp_path, films, settings, lambda _: None)
+    assert (told.seconds, probed) == (9500.0, [1000 + 24 + 30])
+    other = replace(films, task="token-classification")
+    assert trainer.estimate(tmp_path, other, settings, lambda _: None) == measured
+
+
 def test_a_missing_torch_is_said_with_the_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -83,3 +113,34 @@ def test_a_missing_torch_is_said_with_the_line_that_installs_it(
     with pytest.raises(errors.MissingExtra, match="torch") as caught:
         LocalTrainer().score(tmp_path, dataset, settings_of({}))
     assert caught.value.hint == "Run: pip install 'coldfusion[train]'"
+
+
+def unlimited(folder: Path, kind: str) -> Path:
+    """A model that takes 20 tokens, with a tokenizer that names no limit."""
+    tiny_model(folder, kind, length=20)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["model_max_length"]
+    file.write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_what_the_model_cuts_is_a_warning_whatever_its_tokenizer_says(
+    tmp_path: Path, kind: str
+) -> None:
+    base = unlimited(tmp_path, kind)
+    room = 20 - load_tokenizer(base).num_special_tokens_to_add()
+    texts = (" ".join(["film"] * (room - 2)), " ".join(["film"] * (room + 1)))
+    split = Split({"text": texts * 20, "label": (0, 1) * 20})
+    films = TextDataset("films", "classification", ("bad", "good"), split, split, split)
+    found = LocalTrainer().check(base, films, settings_of({"max_length": 128}))
+    told = [(one.text, one.serious) for one in found if one.kind == "length"]
+    # T5 knows no positions, only distances.
+    sentence = "This model takes 20 tokens at most, whatever --max-length says. 50% of the training"
+    assert [text.startswith(sentence) and serious for text, serious in told] == (
+        [] if kind == "t5" else [True]
+    )
+    chosen = LocalTrainer().check(base, films, settings_of({"max_length": 10}))
+    told = [(one.text, one.serious) for one in chosen if one.kind == "length"]
+    assert "100% of the training" in told[0][0] and "A larger --max-length" in told[0][0]

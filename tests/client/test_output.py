@@ -12,7 +12,7 @@ from rich.console import Console
 from coldfusion_client.cli import bars
 from coldfusion_client.cli.errors import EXIT_CODES, MEANINGS, epilog, exit_code
 from coldfusion_client.cli.output import Output
-from coldfusion_client.cli.text import ago, clean, size
+from coldfusion_client.cli.text import ago, clean, size, typed
 from coldfusion_client.reporting import Unit
 from coldfusion_shared.errors import ColdFusionError, IncompatibleWeights, all_errors
 
@@ -163,3 +163,8 @@ def test_without_progress_the_sentences_are_left(capsys: pytest.CaptureFixture[s
     with out.bar("upload", 1, "bytes") as bar:
         bar.advance(1)
     assert capsys.readouterr().err == "a sentence\n"
+
+
+def test_words_of_the_command_line_are_read_as_utf_8_in_any_locale() -> None:
+    assert typed("grün") == typed("gr\udcc3\udcbcn") == "grün"
+    assert typed("gr\udcfcn") == "gr\ufffdn"

@@ -21,6 +21,8 @@ from tests.tiny_models import tiny_bert
 from tests.toy_data import WORDS
 
 ROOT = Path(__file__).parents[2]
+# A locale in which Python takes the names of files for ASCII.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0"}
 SETTINGS = FinetuneSettings(epochs=40, lr=1e-3, batch_size=8, max_length=16, early_stopping=False)
 
 
@@ -107,3 +109,33 @@ def test_processes_of_torchrun_contribute_once(
     # One document: the second process says nothing.
     assert json.loads(result)["contribution"] == "c0"
     assert list(repository.contributions) == ["c0"]
+
+
+@pytest.mark.parametrize(("name", "locale"), [(b"gr\xfcn.csv", {}), ("grün.csv".encode(), ASCII)])
+def test_data_may_have_a_name_that_is_no_text(
+    url: str, repository: Repository, tmp_path: Path, name: bytes, locale: dict[str, str]
+) -> None:
+    file = os.fsencode(tmp_path) + b"/" + name
+    try:
+        Path(os.fsdecode(file)).write_text(
+            "text,grün\n" + "".join(f"film {i} {WORDS[i % 2][0]},{i % 2}\n" for i in range(40)),
+            encoding="utf-8",
+        )
+    except OSError:
+        pytest.skip("this system's file names are all text")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "coldfusion_client", "contribute", MODEL, "--server", url),
+            *("--data", file, "--column", "label=grün".encode(), "--dataset-name", b"gr\xfcn"),
+            *("--max-steps", "2", "--max-length", "16", "--json"),
+        ],
+        cwd=tmp_path, capture_output=True, timeout=120,
+        env={**os.environ, "COLDFUSION_TOKEN": TOKEN, "OMP_NUM_THREADS": "1", **locale},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["state"] == "accepted"
+    sent = repository.contributions[told["contribution"]]
+    assert sent["work"]["dataset"] == "gr\ufffdn"
+    journal = json.loads((Path(told["output"]) / ".coldfusion" / "run.json").read_text("utf-8"))
+    assert journal["dataset"].startswith("gr") and journal["dataset"].endswith("n")

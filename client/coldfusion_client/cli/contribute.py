@@ -19,7 +19,7 @@ from coldfusion_client.cli.options import (
 )
 from coldfusion_client.cli.order_file import Config
 from coldfusion_client.cli.session import session
-from coldfusion_client.cli.text import size
+from coldfusion_client.cli.text import size, typed
 from coldfusion_shared.finetune import processes
 from coldfusion_shared.finetune.settings import FinetuneSettings
 
@@ -45,7 +45,7 @@ def columns_of(pairs: list[str] | None) -> dict[str, str]:
             )
         if role in columns:
             raise typer.BadParameter(f"{role!r} is given twice", param_hint="--column")
-        columns[role] = name
+        columns[role] = typed(name)
     return columns
 
 
@@ -55,8 +55,8 @@ def contribute(
         str,
         typer.Option(
             metavar="FILE_OR_DATASET",
-            help="CSV, TSV, JSONL or Parquet file, a folder of splits, or a name of the "
-            "datasets library. It stays on this machine.",
+            help="CSV, TSV, JSONL, Parquet, .conll or .txt file, a folder of splits, or a name of "
+            "the datasets library. It stays on this machine.",
         ),
     ],
     task: Annotated[
@@ -174,7 +174,7 @@ def contribute(
             data=Data(data, columns, task),
             settings=settings_of(options),
             output=output,
-            public_name=dataset_name,
+            public_name=dataset_name and typed(dataset_name),
             onto_latest=onto_latest,
             wait=wait,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from coldfusion_client.cli.text import clean
 from coldfusion_client.reporting import Bar, Silent, Unit
 from coldfusion_shared.errors import ColdFusionError
+from coldfusion_shared.finetune import processes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,15 +108,19 @@ class Output:
 
     def error(self, error: ColdFusionError, status: int) -> None:
         """Write an error: a sentence, the tensors at fault, and what to do next."""
-        if self.as_json:
-            fields = {"code": error.code, "message": error.message, "hint": error.hint}
-            tensors = list(error.tensors)
-            _write(json.dumps({"error": {**fields, "tensors": tensors, "exit_code": status}}))
+        self.error_document(error, status)
         self._tell(f"Error: {error.message}")
         if error.tensors:
             self._tell(f"Tensors: {', '.join(error.tensors)}")
         if error.hint:
             self._tell(error.hint)
+
+    def error_document(self, error: ColdFusionError, status: int) -> None:
+        """Write an error for programs, if it is one that reads."""
+        if self.as_json:
+            fields = {"code": error.code, "message": error.message, "hint": error.hint}
+            tensors = list(error.tensors)
+            _write(json.dumps({"error": {**fields, "tensors": tensors, "exit_code": status}}))
 
     def interrupted(self, status: int) -> None:
         """Write that the person has ended it."""
@@ -132,6 +137,11 @@ class Output:
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+
+def before_options(words: Sequence[str]) -> Output:
+    """Return where to write while all that is known of the options are the words given."""
+    return Output(as_json="--json" in words and processes.is_first())
 
 
 def _draw(console: Console, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

@@ -15,6 +15,11 @@ def clean(text: str) -> str:
     return "".join(char for char in spaced if unicodedata.category(char) not in _HOSTILE)
 
 
+def typed(word: str) -> str:
+    """Return a word of the command line as UTF-8 has it, in whatever locale Python read it."""
+    return word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def ago(moment: datetime, now: datetime | None = None) -> str:
     """Say how long ago something was, or in what time it will be."""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coldfusion_shared.finetune.batches import scoring_batch
+from coldfusion_shared.finetune.failures import out_of_memory
 from coldfusion_shared.tasks.labelled import cut
 from coldfusion_shared.tasks.pretrained import load_model, load_tokenizer, longest_input
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from coldfusion_shared.data.dataset import Split
-
-BATCH_SIZE = 64
 
 
 class Encoder:
@@ -28,9 +28,9 @@ class Encoder:
         Raises:
             BadModel: it is none, or lacks tensors.
         """
-        import torch
+        from coldfusion_shared.finetune.precision import device_kind
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device_kind()
         self.tokenizer = load_tokenizer(folder)
         model = load_model("AutoModel", folder)
         # What an encoder-decoder makes of a text is in its encoder; its decoder needs another one.
@@ -60,16 +60,34 @@ class Encoder:
         # Texts of one length share a batch, so that hardly anything is computed for padding.
         order = sorted(range(len(split)), key=lambda i: len(encoded["input_ids"][i]))
         result = None
-        for start in range(0, len(order), BATCH_SIZE):
-            indices = order[start : start + BATCH_SIZE]
+        start, room = 0, scoring_batch(self.max_length)
+        while start < len(order):
+            indices = order[start : start + room]
             batch = {name: [values[i] for i in indices] for name, values in encoded.items()}
-            pooled = self._pooled(batch)
+            pooled = self._fitting(batch)
+            if pooled is None:
+                room = len(indices) // 2
+                continue
+            start += len(indices)
             if result is None:
                 result = np.empty((len(split), pooled.shape[1]), np.float32)
             result[indices] = pooled
             progress(len(indices))
         assert result is not None, "a split has examples"
         return result
+
+    def _fitting(self, batch: dict[str, Any]) -> npt.NDArray[np.float32] | None:
+        """Return the means; null if the memory does not suffice for so many at once."""
+        try:
+            return self._pooled(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or len(batch["input_ids"]) == 1:
+                raise
+        # Here and not above: the error holds what did not fit.
+        from coldfusion_shared.finetune.trainer import free_memory
+
+        free_memory()
+        return None
 
     def _pooled(self, batch: dict[str, Any]) -> npt.NDArray[np.float32]:
         """Return the means over the tokens that are no padding, (batch, hidden)."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coldfusion_shared.evaluate.features import Encoder
+from coldfusion_shared.finetune.batches import scoring_batch
+from coldfusion_shared.finetune.failures import named_failures
+from coldfusion_shared.finetune.threads import fitting_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 # Inverse strengths of the regularisation, from strong to weak.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 MAX_ITERATIONS = 2000
+# What a first batch prepares is not to be measured.
+WARM_UP_EXAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,30 @@ def probe(
         max_length: tokens of an example; what is longer is cut.
         seed: of the regression.
         progress: called with the number of examples of each batch of features.
+
+    Raises:
+        BadModel: the folder is no model.
+        TrainingFailed: the memory does not suffice for a single example.
     """
-    return probe_with(Encoder(folder, max_length), dataset, seed=seed, progress=progress)
+    with named_failures(), fitting_threads():
+        return probe_with(Encoder(folder, max_length), dataset, seed=seed, progress=progress)
+
+
+def probe_seconds(folder: Path, dataset: TextDataset, *, max_length: int) -> float:
+    """
+    Return about how long `probe` takes, by one batch; beside the features, the rest is quick.
+
+    Raises:
+        BadModel, TrainingFailed: as `probe` would.
+    """
+    with named_failures(), fitting_threads():
+        encoder = Encoder(folder, max_length)
+        sample = dataset.train.take(range(min(scoring_batch(max_length), len(dataset.train))))
+        encoder.features(sample.take(range(min(WARM_UP_EXAMPLES, len(sample)))))
+        begun = time.monotonic()
+        encoder.features(sample)
+        each = (time.monotonic() - begun) / len(sample)
+    return each * sum(len(split) for split in dataset.splits.values())
 
 
 def probe_with(

@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
-from coldfusion_shared.finetune.batches import Batches
+from coldfusion_shared.finetune.batches import Batches, scoring_batch
 from coldfusion_shared.finetune.precision import Chosen, device_kind
 from coldfusion_shared.finetune.settings import FinetuneSettings
 from coldfusion_shared.finetune.threads import cores_each
 
 # Of all steps, those in which the learning rate rises from 0.
 WARMUP = 0.1
-# Without gradients there is room for more at once, up to so many tokens.
-SCORING_BATCH = 64
-SCORING_TOKENS = 32_768
 
 
 def arguments(
@@ -50,7 +47,7 @@ def arguments(
         warmup_steps=WARMUP,
         per_device_train_batch_size=batches.size,
         gradient_accumulation_steps=batches.accumulation,
-        per_device_eval_batch_size=_scoring_batch(settings),
+        per_device_eval_batch_size=scoring_batch(settings.max_length),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=device == "cpu",
@@ -82,10 +79,6 @@ def arguments(
 def unused_gpus(processes: int) -> int:
     """Return how many GPUs of this machine nobody uses."""
     return max(0, torch.cuda.device_count() - 1) if processes == 1 else 0
-
-
-def _scoring_batch(settings: FinetuneSettings) -> int:
-    return max(1, min(SCORING_BATCH, SCORING_TOKENS // settings.max_length))
 
 
 def _writing(settings: FinetuneSettings) -> dict[str, Any]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# Without gradients there is room for more at once, up to so many tokens.
+SCORING_BATCH = 64
+SCORING_TOKENS = 32_768
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -45,6 +49,11 @@ def share_out(batch: int, accumulation: int, processes: int) -> Batches:
     own = -(-batch * accumulation // processes)
     size = _divisor(own, min(batch, own))
     return Batches(size, own // size, processes)
+
+
+def scoring_batch(max_length: int) -> int:
+    """Return how many examples of up to `max_length` tokens are scored at once."""
+    return max(1, min(SCORING_BATCH, SCORING_TOKENS // max_length))
 
 
 def _divisor(number: int, limit: int) -> int:

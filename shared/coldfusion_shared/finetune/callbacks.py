@@ -114,12 +114,12 @@ class Stopwatch(TrainerCallback):
         """Measure `steps` steps, or one more when `enough` seconds have passed."""
         self.wanted, self.enough = steps, enough
         self.seconds: list[float] = []
-        self.steps = 0
+        self.steps = self.epochs = 0
         self.began = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin to measure."""
-        self.steps = state.max_steps
+        self.steps, self.epochs = state.max_steps, state.num_train_epochs
         self.began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

@@ -10,18 +10,22 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
+from coldfusion_shared.finetune.batches import scoring_batch
 from coldfusion_shared.finetune.failures import named_failures
 from coldfusion_shared.finetune.threads import fitting_threads
 from coldfusion_shared.tasks import task_named
 
 if TYPE_CHECKING:
-    from coldfusion_shared.data.dataset import TextDataset
+    from coldfusion_shared.data.dataset import Split, TextDataset
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
 # The first step warms up, and has the longest examples: it tells the memory, not the time.
 MEASURED_STEPS = 8
 ENOUGH_SECONDS = 20.0
-SCORED_EXAMPLES = 32
+# What a first scoring imports and prepares is not to be measured.
+WARM_UP_EXAMPLES = 4
+# Beside so long a scoring, what it costs to begin one is nothing.
+LONG_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Estimate:
         steps: at most; early stopping may end it before.
         step_examples: that a step learns from.
         step_seconds: of a usual step.
-        seconds: of all steps and scorings.
+        seconds: of all steps, of the scorings at the ends of epochs, and of the two in the end.
         memory: peak in bytes while the steps were measured.
         memory_of: whose: the GPU's, or this process's.
     """
@@ -79,23 +83,52 @@ def estimate(
         _forget_peak()
         training.run(lambda done, total, loss: None, None, watch)
         memory, memory_of = _peak()
-        sample = dataset.validation.take(range(min(SCORED_EXAMPLES, len(dataset.validation))))
-        begun = time.monotonic()
-        training.score(sample)
-        scoring = (time.monotonic() - begun) / len(sample)
+        cost = _measured(training.score, dataset, scoring_batch(settings.max_length))
     step = median(watch.seconds[1:] or watch.seconds)
-    evaluations = 1 + (round(settings.epochs) if settings.early_stopping else 0)
-    scored = evaluations * len(dataset.validation) + len(dataset.test)
+    validations = 1 + (watch.epochs if settings.early_stopping else 0)
+    scoring = validations * cost.of(len(dataset.validation)) + cost.of(len(dataset.test))
     return Estimate(
         metric=task.metric,
         precision=training.precision,
         steps=watch.steps,
         step_examples=training.batches.step,
         step_seconds=step,
-        seconds=step * watch.steps + scoring * scored,
+        seconds=step * watch.steps + scoring,
         memory=memory,
         memory_of=memory_of,
     )
+
+
+@dataclass(frozen=True)
+class ScoringCost:
+    """Seconds of a scoring: to begin one, and for each example."""
+
+    beginning: float
+    each: float
+
+    def of(self, examples: int) -> float:
+        """Return the seconds of scoring so many examples."""
+        return self.beginning + self.each * examples
+
+
+def _measured(score: Callable[[Split], object], dataset: TextDataset, batch: int) -> ScoringCost:
+    """Time scorings of two sizes: of one batch and of two, where there are as many examples."""
+    split = max(dataset.validation, dataset.test, key=len)
+    most = min(2 * batch, len(split))
+    fewer = -(-most // 2)
+    _seconds(score, split, min(WARM_UP_EXAMPLES, most))
+    one = _seconds(score, split, fewer)
+    if one > LONG_SECONDS or fewer == most:
+        return ScoringCost(0.0, one / fewer)
+    each = max(0.0, _seconds(score, split, most) - one) / (most - fewer)
+    return ScoringCost(max(0.0, one - each * fewer), each)
+
+
+def _seconds(score: Callable[[Split], object], split: Split, examples: int) -> float:
+    sample = split.take(range(examples))
+    begun = time.monotonic()
+    score(sample)
+    return time.monotonic() - begun
 
 
 def _forget_peak() -> None:

@@ -18,7 +18,8 @@ class FinetuneSettings(BaseModel):
         default=4.0, description="passes over the training examples"
     )
     lr: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=5e-5, description="learning rate at the start; it falls linearly to 0"
+        default=5e-5,
+        description="learning rate after a tenth of the steps; from there it falls to 0",
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=16, description="examples of a batch, which several GPUs share"

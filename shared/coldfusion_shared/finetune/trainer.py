@@ -17,10 +17,9 @@ from coldfusion_shared.finetune.callbacks import BestWeights
 from coldfusion_shared.finetune.checkpoints import PREFIX, Checkpoints, Mark
 from coldfusion_shared.finetune.failures import out_of_memory
 from coldfusion_shared.finetune.order import EpochOrder
+from coldfusion_shared.tasks.tokens import IGNORED
 
 BEST = "best.safetensors"
-# What transformers puts where a token has no label.
-IGNORED = -100
 
 
 class _Ours:

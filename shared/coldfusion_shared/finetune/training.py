@@ -25,6 +25,7 @@ from coldfusion_shared.finetune.order import EpochOrder, length_of
 from coldfusion_shared.finetune.precision import choose_precision
 from coldfusion_shared.finetune.settings import FinetuneSettings
 from coldfusion_shared.finetune.trainer import BEST, OurSeq2SeqTrainer, OurTrainer, free_memory
+from coldfusion_shared.finetune.whole import require_whole
 from coldfusion_shared.tasks import Task
 from coldfusion_shared.tasks.pretrained import load_tokenizer, longest_input
 
@@ -52,7 +53,7 @@ class Training:
         Load the base.
 
         Raises:
-            BadModel: it cannot be loaded.
+            BadModel: it cannot be loaded, or the task's model leaves out a part of it.
             InvalidRequest: the model or the machine cannot do what the settings ask for.
         """
         self.base, self.dataset, self.settings, self.task = base, dataset, settings, task
@@ -124,7 +125,9 @@ class Training:
     def _fresh_model(self) -> Any:
         # Before the head is drawn.
         set_seed(self.settings.seed)
-        return self.task.build_model(self.base, self.dataset)
+        model = self.task.build_model(self.base, self.dataset)
+        require_whole(model, self.base)
+        return model
 
     def _make_smaller(self) -> None:
         smaller = self.batches.smaller()

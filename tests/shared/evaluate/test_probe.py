@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,13 +10,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BertModel
 
 from coldfusion_shared.data import Split
-from coldfusion_shared.errors import BadModel
+from coldfusion_shared.errors import BadModel, TrainingFailed
 from coldfusion_shared.evaluate import probe
 from coldfusion_shared.evaluate.features import Encoder
-from coldfusion_shared.evaluate.probe import fit_probe
+from coldfusion_shared.evaluate.probe import fit_probe, probe_seconds
 from coldfusion_shared.finetune import FinetuneSettings, finetune
 from tests.tiny_models import ARCHITECTURES, tiny_bert, tiny_model
 from tests.toy_data import toy_dataset
@@ -111,3 +113,92 @@ def test_finetuning_on_a_task_makes_its_body_better_to_probe(base: Path, tmp_pat
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(BadModel):
         probe(tmp_path, toy_dataset(), max_length=24, seed=1)
+
+
+class Memory:
+    """Room for so many tokens at once; what is more is as CUDA says it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.threads: list[int] = []
+        forward = BertModel.forward
+
+        def limited(model: Any, input_ids: Any, **inputs: Any) -> Any:
+            self.asked.append(tuple(input_ids.shape))
+            self.threads.append(torch.get_num_threads())
+            if input_ids.numel() > room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return forward(model, input_ids=input_ids, **inputs)
+
+        monkeypatch.setattr(BertModel, "forward", limited)
+
+
+def test_too_large_a_batch_is_halved_and_the_features_are_the_same(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = toy_dataset(train=100).train
+    expected = Encoder(base, 24).features(train)
+    memory = Memory(monkeypatch, room=20 * 24)
+    seen: list[int] = []
+    np.testing.assert_allclose(Encoder(base, 24).features(train, seen.append), expected, atol=1e-5)
+    assert [size for size, _ in memory.asked[:2]] == [64, 32]
+    assert sum(seen) == 100 and max(seen) <= 32
+
+
+def test_where_one_example_is_too_much_it_is_said(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(monkeypatch, room=0)
+    with pytest.raises(TrainingFailed, match="more memory than there is"):
+        probe(base, toy_dataset(), max_length=24, seed=1)
+    assert [size for size, _ in memory.asked] == [64, 32, 16, 8, 4, 2, 1]
+
+
+def test_long_texts_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tiny_model(tmp_path, "bert", length=4096)
+    memory = Memory(monkeypatch, room=10**9)
+    Encoder(long, 4096).features(toy_dataset(train=20).train)
+    assert [size for size, _ in memory.asked] == [8, 8, 4]
+
+
+def test_threads_are_those_that_this_process_has(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("coldfusion_shared.finetune.threads.cores_each", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        memory = Memory(monkeypatch, room=10**9)
+        probe(base, toy_dataset(), max_length=24, seed=1)
+    finally:
+        torch.set_num_threads(before)
+    assert set(memory.threads) == {1}
+
+
+def test_it_computes_where_finetuning_does(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[Any] = []
+
+    def to(model: Any, device: Any) -> Any:
+        moved.append(device)
+        return model
+
+    monkeypatch.setattr("coldfusion_shared.finetune.precision.device_kind", lambda: "mps")
+    monkeypatch.setattr(BertModel, "to", to)
+    assert Encoder(base, 24).device == "mps" and moved == ["mps"]
+
+
+def test_its_time_is_that_of_all_its_examples(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    pooled = Encoder._pooled
+
+    def slow(encoder: Encoder, batch: Any) -> Any:
+        # The first batch takes a while longer.
+        now[0] += 0.5 * len(batch["input_ids"]) + (0 if now[0] else 100)
+        return pooled(encoder, batch)
+
+    monkeypatch.setattr(Encoder, "_pooled", slow)
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(sys.modules["coldfusion_shared.evaluate.probe"], "time", clock)
+    dataset = toy_dataset(train=100)
+    assert probe_seconds(base, dataset, max_length=24) == pytest.approx(0.5 * (100 + 24 + 30))

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from coldfusion_shared.finetune import FinetuneSettings
-from coldfusion_shared.finetune.estimate import MEASURED_STEPS, estimate
+import pytest
+
+from coldfusion_shared.data import Split
+from coldfusion_shared.finetune import FinetuneSettings, finetune
+from coldfusion_shared.finetune import estimate as estimating
+from coldfusion_shared.finetune.estimate import MEASURED_STEPS, ScoringCost, estimate
+from coldfusion_shared.finetune.trainer import OurTrainer
 from tests.tiny_models import tiny_bert
 from tests.toy_data import toy_dataset
 
@@ -20,3 +27,77 @@ def test_a_few_real_steps_tell_the_rest_and_leave_nothing(tmp_path: Path) -> Non
     assert told.seconds > told.steps * told.step_seconds > 0
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+class Clock:
+    """Goes on only while something is scored: `beginning` seconds, and `each` for an example."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, beginning: float, each: float) -> None:
+        self.now, self.beginning, self.each = 0.0, beginning, each
+        self.sizes: list[int] = []
+        monkeypatch.setattr(estimating, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def score(self, split: Split) -> None:
+        self.sizes.append(len(split))
+        # What is done once only takes its time, too.
+        self.now += self.beginning + self.each * len(split) + (100 if len(self.sizes) == 1 else 0)
+
+
+@pytest.mark.parametrize("batch", [4, 8, 64])
+def test_what_a_scoring_costs_to_begin_is_not_counted_for_every_example(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    clock = Clock(monkeypatch, beginning=2.0, each=0.01)
+    cost = estimating._measured(clock.score, toy_dataset(), batch)
+    assert [cost.beginning, cost.each] == pytest.approx([2.0, 0.01])
+    assert cost.of(10_000) == pytest.approx(102.0)
+    assert max(clock.sizes) == min(2 * batch, 30)
+
+
+def test_a_long_scoring_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, beginning=0.0, each=1.0)
+    cost = estimating._measured(clock.score, toy_dataset(), 8)
+    assert (cost.beginning, cost.each) == (0.0, 1.0)
+    assert clock.sizes == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "early_stopping", "scorings"),
+    [(3, None, True, 5), (40, 25, True, 4), (40, 20, True, 3), (2.5, None, True, 5),
+     (3, None, False, 2)],
+)  # fmt: skip
+def test_scorings_are_those_of_the_epochs_that_are_begun(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: float,
+    max_steps: int | None,
+    early_stopping: bool,
+    scorings: int,
+) -> None:
+    monkeypatch.setattr(estimating, "MEASURED_STEPS", 2)
+    monkeypatch.setattr(estimating, "_measured", lambda *_: ScoringCost(1e6, 0.0))
+    settings = FinetuneSettings(
+        epochs=epochs, max_steps=max_steps, batch_size=8, max_length=24,
+        early_stopping=early_stopping,
+    )  # fmt: skip
+    told = estimate(tiny_bert(tmp_path), toy_dataset(train=160), settings)
+    assert round(told.seconds / 1e6) == scorings
+
+
+def test_as_many_scorings_are_counted_as_a_training_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_bert(tmp_path / "base")
+    scored: list[int] = []
+    evaluate = OurTrainer.evaluate
+
+    def counted(trainer: Any) -> Any:
+        scored.append(len(trainer.eval_dataset))
+        return evaluate(trainer)
+
+    settings = FinetuneSettings(epochs=9, max_steps=11, batch_size=8, lr=1e-3, max_length=24)
+    with monkeypatch.context() as patch:
+        patch.setattr(OurTrainer, "evaluate", lambda trainer, *_, **__: counted(trainer))
+        finetune(base, toy_dataset(train=64), settings, tmp_path / "out")
+    monkeypatch.setattr(estimating, "_measured", lambda *_: ScoringCost(1e6, 0.0))
+    assert round(estimate(base, toy_dataset(train=64), settings).seconds / 1e6) == len(scored)

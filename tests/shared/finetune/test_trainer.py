@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, TrainingArguments
 
-from coldfusion_shared.finetune.trainer import IGNORED, OurTrainer
+from coldfusion_shared.finetune.trainer import OurTrainer
 from coldfusion_shared.quiet import quiet_transformers
+from coldfusion_shared.tasks.tokens import IGNORED
 from tests.tiny_models import tiny_bert
 
 
