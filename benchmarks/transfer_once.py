@@ -19,6 +19,7 @@ from coldfusion_client.api import Api
 from coldfusion_client.bases import Source, bring, find_base
 from coldfusion_client.cache import Cache
 from coldfusion_client.connection import Connection
+from coldfusion_client.packing import Package
 from coldfusion_client.reporting import Silent
 from coldfusion_client.submission import declaration, idempotency_key
 from coldfusion_client.transfer.upload import upload
@@ -39,11 +40,12 @@ def main(job: Job) -> None:
 def _sent(api: Api, job: Job) -> Job:
     """Declare and upload; `seconds` are of the parts alone, each with its checksum."""
     started = time.perf_counter()
-    declared = declaration("v0", Path(job["file"]), Work())
+    package = Package("full", {WEIGHTS_FILE: Path(job["file"])})
+    declared = declaration("v0", package, Work())
     hashed = time.perf_counter()
     answer = api.declare(job["model"], declared, idempotency_key(job["model"], declared))
     begun = time.perf_counter()
-    upload(api, answer.upload, {WEIGHTS_FILE: Path(job["file"])}, Silent())
+    upload(api, answer.upload, package.files, Silent())
     seconds = time.perf_counter() - begun
     if job["complete"]:
         api.complete(answer.contribution.id)

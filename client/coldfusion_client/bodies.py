@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from coldfusion_client.bases import Source, base_folder
-from coldfusion_shared.errors import ContributionRejected
 from coldfusion_shared.schemas.bases import Base
 
 
@@ -14,8 +13,6 @@ def write_contribution(
 ) -> None:
     """
     Write the body of a finetuned model, moved to the base `onto` where that is another one.
-
-    The server's screening runs here first, before anything is sent.
 
     Args:
         source: brings the bases.
@@ -29,7 +26,6 @@ def write_contribution(
         IncompatibleWeights: it is a model of another architecture, the tensors are named; or its
             tokenizer is not the base's.
         MalformedWeights: its files are not strictly valid safetensors.
-        ContributionRejected: the server would reject it; the message says why.
         StorageFull: no room.
     """
     # Here and not above: numpy takes a while to load, and most commands need no tensors.
@@ -49,25 +45,3 @@ def write_contribution(
             with Checkpoint.from_file(body) as own, Checkpoint.from_folder(folder) as target:
                 write_rebased(own, base, target, out)
             body.unlink()
-    _screen(source, onto, out)
-
-
-def _screen(source: Source, onto: Base, body: Path) -> None:
-    from coldfusion_shared.screening.screen import screen
-    from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
-
-    contribution = FileSource(body)
-    try:
-        with Checkpoint.from_folder(base_folder(source, onto)) as base:
-            rejections = screen(contribution, base).rejections
-    finally:
-        contribution.close()
-    if rejections:
-        body.unlink()
-        reasons = "; ".join(finding.message.rstrip(".") for finding in rejections)
-        raise ContributionRejected(
-            f"The finetuned weights would be rejected: {reasons}.",
-            hint="Nothing was sent. Finetune again with other settings; where values are not "
-            "finite, a smaller --lr helps.",
-            tensors=[name for finding in rejections for name in finding.tensors],
-        )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self, overload
 
 from coldfusion_client.bases import LATEST, Source, model_name, version_name
 from coldfusion_client.cache import Cache, default_cache
+from coldfusion_client.forms import AUTO
 from coldfusion_client.memory import saved
 from coldfusion_client.opening import choose, open_api
 from coldfusion_client.pull import pull
@@ -136,6 +137,7 @@ class Client:
         wait: bool = True,
         onto_latest: bool = False,
         work: Work | None = None,
+        encoding: str = AUTO,
     ) -> Contribution:
         """
         Contribute what a finetuned model learnt: its body's weights. The head stays here.
@@ -150,6 +152,8 @@ class Client:
             wait: wait for the verdict; else return the contribution as it arrived.
             onto_latest: put the update onto the newest base where that is another one by now.
             work: what may be said of the work in public, such as task and score; null: nothing.
+            encoding: the form of the update: full, delta, delta-int8, delta-sparse or delta-sign;
+                auto: the most exact one that is sent within a minute.
 
         Raises:
             InvalidRequest: nobody says which base it was finetuned from.
@@ -162,8 +166,9 @@ class Client:
         version = None if base is None else version_name(base)
         with self._folder(finetuned, version) as folder:
             return push(
-                self._source, name, folder, version, onto_latest=onto_latest, wait=wait, work=work
-            )
+                self._source, name, folder, version, onto_latest=onto_latest, wait=wait, work=work,
+                encoding=encoding,
+            )  # fmt: skip
 
     def contribution(self, identity: str, *, wait: bool = False) -> Contribution:
         """

@@ -14,25 +14,31 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
 from coldfusion_client.connection import USER_AGENT
-from coldfusion_client.delivery import deliver
+from coldfusion_client.delivery import Goods, deliver
 from coldfusion_client.disk import writing
 from coldfusion_client.following import call_in, dismiss
+from coldfusion_client.forms import AUTO, LORA, Form, choose_encodings
 from coldfusion_client.journal import Journal, task_key
 from coldfusion_client.newer import NewerBase
+from coldfusion_client.packing import body_bytes
 from coldfusion_client.permission import check_permission
 from coldfusion_client.record import Record, write_record
 from coldfusion_client.reporting import Reporter
 from coldfusion_client.runs import Run, choose_run, older_training, working_on
+from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, told
-from coldfusion_client.training import Data, StepProgress, Trainer
+from coldfusion_client.training import ADAPTER_FOLDER, Data, StepProgress, Trainer
+from coldfusion_shared.errors import TrainingFailed
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution, Work
+from coldfusion_shared.schemas.models import Policy
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -53,6 +59,8 @@ class Order:
         public_name: what the data set may be called in public; null: it stays unnamed.
         onto_latest: contribute to the newest base, whichever the training began with.
         wait: wait for the verdict.
+        encoding: the form of the update; `AUTO`: as small as the connection asks for, and with
+            LoRA the adapter.
     """
 
     model: str
@@ -62,6 +70,12 @@ class Order:
     public_name: str | None = None
     onto_latest: bool = False
     wait: bool = True
+    encoding: str = AUTO
+
+    @property
+    def wanted(self) -> str:
+        """The encoding that is asked for, where one is."""
+        return LORA if self.encoding == AUTO and self.settings.lora else self.encoding
 
 
 class Stopwatch:
@@ -123,6 +137,9 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
     """
     clock = Stopwatch()
     check_permission(source.api.whoami())
+    policy = source.api.model(order.model).policy
+    # Before anything is trained that could not be sent.
+    choose_encodings(order.wanted, policy, 0, None)
     newest = find_base(source.api, order.model, LATEST)
     # What the base is decides between kinds of tasks where the data alone do not.
     config = base_file(source, newest, "config.json")
@@ -140,9 +157,11 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         _tell_scores(source.reporter, run)
 
         with clock.measure("upload"):
-            contribution = deliver(
-                source, run, base, _work(order, run), onto_latest=order.onto_latest
-            )
+            goods = Goods(
+                run, base, _work(order, run), _form(order, source, run, base, policy),
+                partial(trainer.rescore, dataset=dataset, settings=order.settings),
+            )  # fmt: skip
+            contribution = deliver(source, goods, onto_latest=order.onto_latest)
         if order.wait:
             with clock.measure("screening"):
                 contribution = await_verdict(source.api, contribution, run.note)
@@ -188,7 +207,7 @@ def _finetune(
         if run.journal.score_before is None and trainer.can_score(dataset):
             reporter.say(f"Scoring {order.model} {base.version} on held-back examples ...")
             with clock.measure("scoring"):
-                run.journal.score_before = trainer.score(folder, dataset, order.settings)
+                run.journal.score_before = _score_before(order, trainer, reporter, folder, dataset)
             run.save()
         reporter.say(
             f"Finetuning on {len(dataset.train)} examples of {dataset.name} ({dataset.task}) ..."
@@ -206,6 +225,17 @@ def _finetune(
     )
     run.journal.trained = trained
     run.save()
+
+
+def _score_before(
+    order: Order, trainer: Trainer, reporter: Reporter, base: Path, dataset: TextDataset
+) -> float | None:
+    """Return the base's score; null where it cannot be had, which keeps nobody from training."""
+    try:
+        return trainer.score(base, dataset, order.settings)
+    except TrainingFailed as error:
+        reporter.warn(f"The base could not be scored: {error.message}")
+        return None
 
 
 def _tell_findings(reporter: Reporter, findings: Iterable[Finding]) -> None:
@@ -246,6 +276,17 @@ def _tell_scores(reporter: Reporter, run: Run) -> None:
     )
 
 
+def _form(order: Order, source: Source, run: Run, base: Base, policy: Policy) -> Form:
+    size = body_bytes(base_folder(source, base))
+    speed = upload_speed(source.cache.root, source.api.server)
+    chosen = choose_encodings(order.wanted, policy, size, speed)
+    adapter = run.folder / ADAPTER_FOLDER if chosen == [LORA] else None
+    if adapter is not None:
+        # Where an adapter would mean something else on a newer base, its weights are sent.
+        chosen = choose_encodings(AUTO, policy, size, speed)
+    return Form(chosen, order.settings.freeze or (), adapter)
+
+
 def _work(order: Order, run: Run) -> Work:
     trained = run.journal.trained
     return Work(
@@ -256,6 +297,9 @@ def _work(order: Order, run: Run) -> Work:
         metric=trained.metric if trained else None,
         score_before=run.journal.score_before,
         score_after=trained.score if trained else None,
-        settings=order.settings.model_dump(mode="json"),
+        settings={
+            name: ", ".join(value) if isinstance(value, list) else value
+            for name, value in order.settings.model_dump(mode="json").items()
+        },
         client=USER_AGENT,
     )

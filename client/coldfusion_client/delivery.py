@@ -2,55 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from coldfusion_client.bases import Source, find_base
-from coldfusion_client.bodies import write_contribution
+from coldfusion_client.forms import LORA, Form
 from coldfusion_client.journal import Submission
 from coldfusion_client.moves import onto_newest
+from coldfusion_client.packing import Score, pack
 from coldfusion_client.runs import Run
 from coldfusion_client.submission import declaration, send
 from coldfusion_shared.errors import BaseOutdated
 from coldfusion_shared.schemas.bases import Base
-from coldfusion_shared.schemas.contributions import Contribution, Work
+from coldfusion_shared.schemas.contributions import Contribution, Declaration, Work
 
 
-def deliver(
-    source: Source, run: Run, made_from: Base, work: Work, *, onto_latest: bool
-) -> Contribution:
+@dataclass(frozen=True)
+class Goods:
+    """
+    What is to be delivered.
+
+    Attributes:
+        run: has its finetuned model in its folder.
+        made_from: the base that it was finetuned from.
+        work: what is said of the work.
+        form: in which it may travel.
+        score: measures a decoded model; null: none is made.
+    """
+
+    run: Run
+    made_from: Base
+    work: Work
+    form: Form
+    score: Score | None = None
+
+
+def deliver(source: Source, goods: Goods, *, onto_latest: bool) -> Contribution:
     """
     Contribute the finetuned weights of `run`, or go on with what was begun.
 
     Args:
         source: the server and the cache.
-        run: has its finetuned model in its folder.
-        made_from: the base that it was finetuned from.
-        work: what is said of the work.
+        goods: what is contributed.
         onto_latest: contribute to the newest base, whichever the training began with.
 
     Raises:
         BaseOutdated: there is a newer base, and `onto_latest` is false.
         ContributionRejected, AlreadyContributed: it cannot be contributed.
     """
-    attempt = partial(_attempt, source, run, made_from, work)
-    begun = run.journal.undecided or run.journal.taken
+    attempt, journal = partial(_attempt, source, goods), goods.run.journal
+    begun = journal.undecided or journal.taken
     if begun is not None:
         with suppress(BaseOutdated):
-            return attempt(find_base(source.api, made_from.model, begun.declaration.base))
-    return onto_newest(source, made_from, attempt, onto_latest=onto_latest)
+            return attempt(find_base(source.api, goods.made_from.model, begun.declaration.base))
+    return onto_newest(source, goods.made_from, attempt, onto_latest=onto_latest)
 
 
-def _attempt(source: Source, run: Run, made_from: Base, work: Work, onto: Base) -> Contribution:
+def _attempt(source: Source, goods: Goods, onto: Base) -> Contribution:
+    run = goods.run
     submission = run.journal.submission(onto.version)
     if submission is None:
-        submission = _declare(source, run, made_from, work, onto)
-    body = partial(_body, source, run, made_from, onto)
+        submission = _declare(source, goods, onto)
+    files = partial(_files, source, goods, onto, submission.declaration)
     try:
-        contribution = send(
-            source.api, onto.model, submission.declaration, body, source.reporter, run.note
-        )
+        contribution = send(onto.model, submission.declaration, files, source, run.note)
     except BaseOutdated:
         # The Repository has not taken it, so it is as if we had not asked.
         run.journal.submissions.remove(submission)
@@ -61,17 +79,27 @@ def _attempt(source: Source, run: Run, made_from: Base, work: Work, onto: Base) 
     return contribution
 
 
-def _declare(source: Source, run: Run, made_from: Base, work: Work, onto: Base) -> Submission:
-    body = _body(source, run, made_from, onto)
-    submission = Submission(declaration=declaration(onto.version, body, work))
+def _declare(source: Source, goods: Goods, onto: Base) -> Submission:
+    run = goods.run
+    package = pack(
+        source, run.folder, goods.made_from, onto, goods.form, run.outbox(onto.version),
+        score=goods.score, reference=goods.work.score_after,
+    )  # fmt: skip
+    submission = Submission(declaration=declaration(onto.version, package, goods.work))
     # Before the server hears of it: killed in between, we ask it again in the same words.
     run.journal.submissions.append(submission)
     run.save()
     return submission
 
 
-def _body(source: Source, run: Run, made_from: Base, onto: Base) -> Path:
-    body = run.body(onto.version)
-    if not body.exists():
-        write_contribution(source, run.folder, made_from, onto, body)
-    return body
+def _files(source: Source, goods: Goods, onto: Base, declared: Declaration) -> Mapping[str, Path]:
+    """Return the files that were declared; written once more where they are gone."""
+    outbox = goods.run.outbox(onto.version)
+    files = {entry.path: outbox / entry.path for entry in declared.files}
+    if all(path.exists() for path in files.values()):
+        return files
+    # The same encoding as it was declared gives the same bytes.
+    form = replace(goods.form, encodings=[declared.encoding])
+    if declared.encoding != LORA:
+        form = replace(form, adapter=None)
+    return pack(source, goods.run.folder, goods.made_from, onto, form, outbox).files

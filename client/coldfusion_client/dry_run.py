@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
 from coldfusion_client.contribute import Order
+from coldfusion_client.forms import LORA, SHARES, choose_encodings
+from coldfusion_client.packing import adapter_bytes, body_bytes
 from coldfusion_client.permission import check_permission
+from coldfusion_client.speeds import upload_speed
 from coldfusion_client.training import Say, Trainer
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.finetune import processes
@@ -88,8 +91,8 @@ class Plan:
                 f"Examples: {splits}",
                 f"Steps: {measured.steps} {ending}, of {measured.step_examples} examples, in "
                 f"{measured.precision}",
-                f"Time: {_span(measured.seconds)} {ending} ({measured.step_seconds:.2f} s a step, "
-                "measured)",
+                f"Time: {_span(measured.seconds)} {ending}, scoring included "
+                f"({measured.step_seconds:.2f} s a step, measured); transfers come on top",
                 f"Memory: {size(measured.memory)} of the {measured.memory_of}, measured",
                 f"Upload: {size(self.upload)} of weights; the data and the head stay here",
                 "Nothing was contributed. Without --dry-run it is.",
@@ -111,6 +114,7 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
             "A dry run is for one process.", hint="Give the command without torchrun."
         )
     check_permission(source.api.whoami())
+    choose_encodings(order.wanted, source.api.model(order.model).policy, 0, None)
     base = find_base(source.api, order.model, LATEST)
     config = base_file(source, base, "config.json")
     dataset = trainer.read(order.data, order.settings.seed, config)
@@ -120,18 +124,20 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
     findings = trainer.check(folder, dataset, order.settings)
     source.reporter.say("Measuring a few steps ...")
     measured = trainer.estimate(folder, dataset, order.settings, source.reporter.say)
-    return Plan(base, dataset, order.settings, findings, measured, _upload_bytes(folder))
+    return Plan(
+        base, dataset, order.settings, findings, measured, _upload_bytes(order, source, folder)
+    )
 
 
-def _upload_bytes(base: Path) -> int:
-    """Return how large the body of a model is that was finetuned from the one in that folder."""
-    from coldfusion_shared.weights.body import body
-    from coldfusion_shared.weights.checkpoint import Checkpoint
-
-    with Checkpoint.from_folder(base) as checkpoint:
-        elements = sum(span.elements for span in body(checkpoint.spans()).values())
-    # Finetuned weights are float32, whatever the base's are.
-    return 4 * elements
+def _upload_bytes(order: Order, source: Source, folder: Path) -> int:
+    """Return about how many bytes would be sent."""
+    size = body_bytes(folder)
+    policy = source.api.model(order.model).policy
+    speed = upload_speed(source.cache.root, source.api.server)
+    chosen = choose_encodings(order.wanted, policy, size, speed)[0]
+    if chosen == LORA:
+        return adapter_bytes(folder, order.settings)
+    return round(SHARES[chosen] * size)
 
 
 def _span(seconds: float) -> str:

@@ -39,13 +39,15 @@ def settings_of(options: Mapping[str, Any]) -> FinetuneSettings:
     try:
         return FinetuneSettings(**given)
     except ValidationError as error:
-        faults = [
-            f"--{str(one['loc'][0]).replace('_', '-')}: {one['msg']}" for one in error.errors()
-        ]
+        faults = [f"{_flag(str(one['loc'][0]))}: {one['msg']}" for one in error.errors()]
         raise InvalidRequest(
             f"These settings cannot be used: {'; '.join(faults)}.",
             hint="See coldfusion-client contribute --help",
         ) from None
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.removeprefix('lora_').replace('_', '-')}"
 
 
 class LocalTrainer:
@@ -76,6 +78,13 @@ class LocalTrainer:
 
             sample = dataset.capped(**PROBED, seed=settings.seed)
             return probe(base, sample, max_length=settings.max_length, seed=settings.seed).accuracy
+
+    def rescore(self, model: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
+        """Return the score of a finetuned model's folder on the held-back examples, in percent."""
+        with _needs_extra():
+            from coldfusion_shared.finetune.train import score_model
+
+            return score_model(model, dataset, settings)
 
     def finetune(
         self,

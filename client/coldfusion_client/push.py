@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coldfusion_client.bases import Source, find_base
-from coldfusion_client.bodies import write_contribution
+from coldfusion_client.bases import Source, base_folder, find_base
 from coldfusion_client.connection import USER_AGENT
+from coldfusion_client.forms import AUTO, LORA, Form, check_taken, choose_encodings
 from coldfusion_client.moves import onto_newest
+from coldfusion_client.packing import body_bytes, is_adapter, pack
 from coldfusion_client.record import read_record
 from coldfusion_client.runs import contributed, read_journal
+from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, declaration, send
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution, Work
+from coldfusion_shared.weights.layout import weight_files
 
 
 def push(
@@ -25,18 +28,20 @@ def push(
     onto_latest: bool,
     wait: bool,
     work: Work | None = None,
+    encoding: str = AUTO,
 ) -> Contribution:
     """
-    Contribute the body of the transformers model in `folder`.
+    Contribute the body of the transformers model, or the LoRA adapter, in `folder`.
 
     Args:
         source: the server and the cache.
         model: the model to contribute to.
-        folder: what `save_pretrained` wrote.
+        folder: what `save_pretrained` wrote, a model's or peft's.
         base: the base's version that it was finetuned from; null: what the folder itself says.
         onto_latest: put the update onto the newest base, where that is another one.
         wait: wait for the verdict.
         work: what may be said of the work in public; null: nothing.
+        encoding: the form of the update; `AUTO`: as small as the connection asks for.
 
     Raises:
         BadModel, IncompatibleWeights: the folder does not hold what can be contributed.
@@ -51,21 +56,45 @@ def push(
         raise contributed(folder, journal)
     made_from = find_base(source.api, model, base or _recorded(folder, model))
 
+    form = _form(source, folder, made_from, encoding)
+
     def once(onto: Base) -> Contribution:
-        return _push(source, folder, made_from, onto, work or Work())
+        return _push(source, folder, made_from, onto, form, work or Work())
 
     contribution = onto_newest(source, made_from, once, onto_latest=onto_latest)
     return await_verdict(source.api, contribution) if wait else contribution
 
 
-def _push(source: Source, folder: Path, made_from: Base, onto: Base, work: Work) -> Contribution:
+def _push(
+    source: Source, folder: Path, made_from: Base, onto: Base, form: Form, work: Work
+) -> Contribution:
     # Not in the folder itself, which is the person's own and may be read-only.
     with source.cache.scratch() as scratch:
-        body = scratch / "body.safetensors"
-        write_contribution(source, folder, made_from, onto, body)
+        package = pack(source, folder, made_from, onto, form, scratch)
         said = work.model_copy(update={"client": USER_AGENT})
-        declared = declaration(onto.version, body, said)
-        return send(source.api, onto.model, declared, lambda: body, source.reporter)
+        declared = declaration(onto.version, package, said)
+        return send(onto.model, declared, lambda: package.files, source)
+
+
+def _form(source: Source, folder: Path, made_from: Base, encoding: str) -> Form:
+    policy = source.api.model(made_from.model).policy
+    if is_adapter(folder):
+        if encoding not in (AUTO, LORA):
+            raise InvalidRequest(
+                f"{folder} holds a LoRA adapter, which travels as it is.",
+                hint="Leave --encoding out, or merge the adapter into its model first.",
+            )
+        check_taken(LORA, policy)
+        return Form([LORA], adapter=folder)
+    if encoding == LORA:
+        raise InvalidRequest(
+            f"{folder} holds no LoRA adapter.", hint="Push the folder that peft has saved."
+        )
+    # Before a base is brought for nothing.
+    weight_files(folder)
+    size = body_bytes(base_folder(source, made_from))
+    speed = upload_speed(source.cache.root, source.api.server)
+    return Form(choose_encodings(encoding, policy, size, speed))
 
 
 def _recorded(folder: Path, model: str) -> str:

@@ -28,9 +28,9 @@ class Run:
         self.folder, self.journal = folder, journal
         self.staging = folder / HIDDEN / "model"
 
-    def body(self, onto: str) -> Path:
-        """Return where the weights for the base `onto` are written to be sent."""
-        return self.folder / HIDDEN / f"onto-{onto}.safetensors"
+    def outbox(self, onto: str) -> Path:
+        """Return the folder where the files for the base `onto` are written to be sent."""
+        return self.folder / HIDDEN / f"onto-{onto}"
 
     def save(self) -> None:
         """Write the journal."""
@@ -56,13 +56,16 @@ class Run:
         if not self.staging.is_dir():
             return
         for item in sorted(self.staging.iterdir()):
-            item.replace(self.folder / item.name)
+            target = self.folder / item.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            item.replace(target)
         self.staging.rmdir()
 
     def tidy(self) -> None:
         """Remove what was only needed to send the weights."""
-        for body in (self.folder / HIDDEN).glob("onto-*"):
-            body.unlink(missing_ok=True)
+        for outbox in (self.folder / HIDDEN).glob("onto-*"):
+            shutil.rmtree(outbox, ignore_errors=True)
 
 
 @contextmanager

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from coldfusion_client.api import Api
-from coldfusion_client.reporting import Reporter
+from coldfusion_client.bases import Source
+from coldfusion_client.packing import Package
+from coldfusion_client.speeds import note_upload
 from coldfusion_client.transfer.upload import upload
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ContributionRejected, StateConflict, UploadIncomplete
-from coldfusion_shared.schemas.bases import WEIGHTS_FILE
 from coldfusion_shared.schemas.contributions import Contribution, Declaration, UploadPlan, Work
 from coldfusion_shared.weights.digests import file_entry
 
@@ -27,9 +28,20 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.3, 5.0
 _UPLOADS = 3
 
 
-def declaration(base: str, body: Path, work: Work) -> Declaration:
-    """Describe the body's weights at `body`, made from the base `base`."""
-    return Declaration(base=base, files=[file_entry(body, WEIGHTS_FILE)], work=work)
+def declaration(base: str, package: Package, work: Work) -> Declaration:
+    """Describe what is sent, made from the base `base`."""
+    measured = {
+        "relative_error": package.relative_error,
+        "cosine": package.cosine,
+        "score_decoded": package.score,
+    }
+    return Declaration(
+        base=base,
+        encoding=package.encoding,
+        frozen=list(package.frozen),
+        files=[file_entry(path, name) for name, path in package.files.items()],
+        work=work.model_copy(update=measured),
+    )
 
 
 def idempotency_key(model: str, declared: Declaration) -> str:
@@ -38,17 +50,16 @@ def idempotency_key(model: str, declared: Declaration) -> str:
 
     What is said of the work is left out: another version of the client goes on with the upload.
     """
-    same = declared.model_dump_json(include={"base", "encoding", "files"})
+    same = declared.model_dump_json(include={"base", "encoding", "frozen", "files"})
     text = f"{model}\n{same}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def send(
-    api: Api,
     model: str,
     declared: Declaration,
-    body: Callable[[], Path],
-    reporter: Reporter,
+    files: Callable[[], Mapping[str, Path]],
+    source: Source,
     noted: Callable[[Contribution], None] = lambda _: None,
 ) -> Contribution:
     """
@@ -57,11 +68,10 @@ def send(
     Repeating it is harmless at any point: it goes on where the contribution stands.
 
     Args:
-        api: the server.
         model: the model.
         declared: what is contributed.
-        body: gives the file to upload; called only if anything is to be uploaded.
-        reporter: shows the upload.
+        files: gives the files to upload by name; called only if anything is to be uploaded.
+        source: shows the upload, and remembers how quick it was.
         noted: is called with the contribution as soon as it has an id.
 
     Raises:
@@ -69,27 +79,30 @@ def send(
         AlreadyContributed: the same weights were contributed before.
         DigestMismatch: what arrived is not what was declared.
     """
-    answer = api.declare(model, declared, idempotency_key(model, declared))
+    answer = source.api.declare(model, declared, idempotency_key(model, declared))
     noted(answer.contribution)
     if answer.contribution.state != ContributionState.DECLARED:
         return answer.contribution
-    return _upload(api, answer.upload, body(), reporter)
+    return _upload(answer.upload, files(), source)
 
 
-def _upload(api: Api, plan: UploadPlan, body: Path, reporter: Reporter) -> Contribution:
+def _upload(plan: UploadPlan, files: Mapping[str, Path], source: Source) -> Contribution:
     for _ in range(_UPLOADS - 1):
         try:
-            return _upload_once(api, plan, body, reporter)
+            return _upload_once(plan, files, source)
         except UploadIncomplete:
-            plan = api.upload_plan(plan.contribution)
-    return _upload_once(api, plan, body, reporter)
+            plan = source.api.upload_plan(plan.contribution)
+    return _upload_once(plan, files, source)
 
 
-def _upload_once(api: Api, plan: UploadPlan, body: Path, reporter: Reporter) -> Contribution:
-    total = sum(file.size for file in plan.files)
-    with reporter.bar("upload", total, "bytes") as bar:
-        upload(api, plan, {WEIGHTS_FILE: body}, bar)
-    return api.complete(plan.contribution)
+def _upload_once(plan: UploadPlan, files: Mapping[str, Path], source: Source) -> Contribution:
+    parts = [part for file in plan.files for part in file.parts]
+    left = sum(part.size for part in parts if not part.uploaded)
+    begun = time.monotonic()
+    with source.reporter.bar("upload", sum(part.size for part in parts), "bytes") as bar:
+        upload(source.api, plan, files, bar)
+    note_upload(source.cache.root, source.api.server, left, time.monotonic() - begun)
+    return source.api.complete(plan.contribution)
 
 
 def await_verdict(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from coldfusion_shared.data.report import Finding
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
+# In the folder of a model that learnt an adapter.
+ADAPTER_FOLDER = "adapter"
+
 StepProgress = Callable[[int, int, float], None]
 Say = Callable[[str], None]
 
@@ -48,6 +51,9 @@ class Trainer(Protocol):
 
     def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
         """Return the base's own score on held-back examples, in percent."""
+
+    def rescore(self, model: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
+        """Return the score of a finetuned model's folder on the held-back examples, in percent."""
 
     def finetune(
         self,

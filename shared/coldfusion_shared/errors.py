@@ -244,6 +244,18 @@ class IncompatibleWeights(BadWeights):
     code = "incompatible_weights"
 
 
+class UndecodableUpdate(BadWeights):
+    """An encoded update holds something that its encoding cannot mean."""
+
+    code = "undecodable_update"
+
+
+class EncodingRefused(BadWeights):
+    """The model's policy does not take contributions in that encoding."""
+
+    code = "encoding_refused"
+
+
 class NonFiniteWeights(BadWeights):
     """A tensor holds NaN or infinity."""
 

@@ -114,6 +114,15 @@ def test_a_task_that_cannot_be_probed_has_no_score_before(
     assert repository.contributions["c0"]["work"]["score_before"] is None
 
 
+def test_a_base_that_cannot_be_scored_is_trained_all_the_same(
+    order: Order, source: Source, trainer: FakeTrainer, notes: Notes
+) -> None:
+    trainer.unscorable = errors.TrainingFailed("The memory does not suffice.")
+    outcome = contribute(order, source, trainer).as_json()
+    assert (outcome["state"], outcome["score_before"]) == ("accepted", None)
+    assert notes.warned == ["The base could not be scored: The memory does not suffice."]
+
+
 def test_the_data_are_checked_before_they_are_learnt_from(
     order: Order, source: Source, trainer: FakeTrainer, notes: Notes
 ) -> None:

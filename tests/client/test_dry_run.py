@@ -62,7 +62,7 @@ def test_it_says_what_would_happen_and_contributes_nothing(
         "Columns: text, label",
         "Examples: 64 train, 24 validation, 30 test",
         "Steps: 16 at most, of 16 examples, in fp32",
-        "Time: 2 hours at most (0.50 s a step, measured)",
+        "Time: 2 hours at most, scoring included (0.50 s a step, measured); transfers come on top",
         "Memory: 2.5 GB of the process, measured",
         f"Upload: {size(UPLOAD)} of weights; the data and the head stay here",
         "Nothing was contributed. Without --dry-run it is.",

@@ -21,6 +21,8 @@ class Settings(BaseModel):
 
     epochs: float = 1.0
     seed: int = 1
+    lora: bool = False
+    freeze: tuple[str, ...] | None = None
 
 
 class FakeTrainer:
@@ -33,6 +35,7 @@ class FakeTrainer:
         self.findings: list[Finding] = []
         self.during: Callable[[], None] = lambda: None
         self.broken: Exception | None = None
+        self.unscorable: Exception | None = None
 
     def read(self, data: Data, seed: int, config: Path | None) -> Any:
         assert config is not None and config.read_bytes() == b'{"model_type": "bert"}'
@@ -54,8 +57,13 @@ class FakeTrainer:
 
     def score(self, base: Path, dataset: Any, settings: Any) -> float:
         assert self.base_score is not None
+        if self.unscorable:
+            raise self.unscorable
         self.scored += 1
         return self.base_score
+
+    def rescore(self, model: Path, dataset: Any, settings: Any) -> float:
+        return 80.0
 
     def finetune(
         self,

@@ -199,7 +199,9 @@ def test_a_coarse_model_keeps_a_master_that_no_round_is_lost_in(tmp_path: Path) 
     exact = {name: start[name].astype(float) for name in body}
     for number in range(4):
         before = weights_of(repo, f"v{number}")
-        moved = {name: before[name].astype(np.float32) + np.float32(1e-4) for name in body}
+        # Other ones each time: the same update again would be taken for a copy.
+        step = np.float32(1e-4 + 1e-6 * number)
+        moved = {name: before[name].astype(np.float32) + step for name in body}
         for name in body:
             exact[name] += moved[name].astype(float) - before[name].astype(float)
         round_of(repo, f"v{number}", [moved])

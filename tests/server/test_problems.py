@@ -103,7 +103,7 @@ def changed(**changes: Any) -> Any:
     [
         None, [], "text", 1, True, {}, {"base": "v0"}, changed(base=0), changed(base=None),
         changed(base="latest"), changed(files=[]), changed(files={}), changed(files=None),
-        changed(files=declaration(body_file())["files"] * 2), changed(encoding="zip"),
+        changed(files=declaration(body_file())["files"] * 2), changed(encoding="ZIP!"),
         changed(extra=1), changed(work=[]), changed(work={"settings": {"a": {"b": 1}}}),
         changed(work={"examples": 1e400}), changed(work={"task": "\x00" * 501}),
         changed(work={"languages": "en"}), changed(files=[{"path": 1}]),

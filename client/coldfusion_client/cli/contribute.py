@@ -9,6 +9,7 @@ import typer
 
 from coldfusion_client.cli.options import (
     AsJson,
+    Encoding,
     Model,
     Onto,
     Progress,
@@ -20,6 +21,7 @@ from coldfusion_client.cli.options import (
 from coldfusion_client.cli.order_file import Config
 from coldfusion_client.cli.session import session
 from coldfusion_client.cli.text import size, typed
+from coldfusion_client.forms import AUTO
 from coldfusion_shared.finetune import processes
 from coldfusion_shared.finetune.settings import FinetuneSettings
 
@@ -109,6 +111,14 @@ def contribute(
         bool | None,
         setting("early_stopping", None, "--early-stopping/--no-early-stopping"),
     ] = None,
+    lora: Annotated[bool | None, setting("lora", None, "--lora/--no-lora")] = None,
+    lora_rank: Annotated[int | None, setting("lora_rank", "N", "--rank")] = None,
+    lora_alpha: Annotated[int | None, setting("lora_alpha", "N", "--alpha")] = None,
+    lora_targets: Annotated[str | None, setting("lora_targets", "NAMES", "--targets")] = None,
+    rslora: Annotated[bool | None, setting("rslora", None, "--rslora/--no-rslora")] = None,
+    dora: Annotated[bool | None, setting("dora", None, "--dora/--no-dora")] = None,
+    freeze: Annotated[str | None, setting("freeze", "NAMES")] = None,
+    encoding: Encoding = AUTO,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -168,6 +178,13 @@ def contribute(
             "seed": seed,
             "max_steps": max_steps,
             "early_stopping": early_stopping,
+            "lora": lora,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
+            "rslora": rslora,
+            "dora": dora,
+            "freeze": freeze,
         }
         order = Order(
             model=model_name(model),
@@ -177,6 +194,7 @@ def contribute(
             public_name=dataset_name and typed(dataset_name),
             onto_latest=onto_latest,
             wait=wait,
+            encoding=encoding,
         )
         if dry_run:
             plan = plan_of(order, at.source, LocalTrainer())

@@ -56,6 +56,8 @@ EXIT_CODES = {
     "malformed_weights": 7,
     "incompatible_weights": 7,
     "non_finite_weights": 7,
+    "undecodable_update": 7,
+    "encoding_refused": 7,
     "digest_mismatch": 7,
     "contribution_rejected": 7,
     "bad_model": 8,

@@ -30,6 +30,15 @@ Onto = Annotated[
         help="Put the update onto the newest base where that is another one by now.",
     ),
 ]
+Encoding = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="The form of the update: full, delta, delta-int8, delta-sparse or delta-sign, each "
+        "smaller and less exact than the one before; lora: the adapter. auto: the adapter where "
+        "one was learnt, else the most exact one that is sent within a minute.",
+    ),
+]
 Wait = Annotated[
     bool,
     typer.Option("--wait/--no-wait", help="Wait for the verdict of the screening, by polling."),

@@ -9,6 +9,7 @@ import typer
 
 from coldfusion_client.cli.options import (
     AsJson,
+    Encoding,
     Model,
     Onto,
     Progress,
@@ -18,11 +19,18 @@ from coldfusion_client.cli.options import (
     is_onto_latest,
 )
 from coldfusion_client.cli.session import session
+from coldfusion_client.forms import AUTO
 
 
 def push(
     model: Model,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What save_pretrained wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="What save_pretrained wrote: a model, or a LoRA adapter of peft's.",
+        ),
+    ],
     base: Annotated[
         str | None,
         typer.Option(
@@ -32,6 +40,7 @@ def push(
             show_default=False,
         ),
     ] = None,
+    encoding: Encoding = AUTO,
     onto: Onto = None,
     wait: Wait = True,
     progress: Progress = True,
@@ -39,7 +48,7 @@ def push(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Contribute an already finetuned transformers folder; its head stays at home."""
+    """Contribute an already finetuned model or adapter; its head stays at home."""
     onto_latest = is_onto_latest(onto)
     with session(server, as_json=as_json, quiet=quiet, progress=progress) as at:
         from coldfusion_client.bases import model_name, version_name
@@ -53,6 +62,7 @@ def push(
             version_name(base) if base else None,
             onto_latest=onto_latest,
             wait=wait,
+            encoding=encoding,
         )
         at.out.result(
             contribution.model_dump(mode="json"), told(at.api, contribution), contribution.id

@@ -42,6 +42,8 @@ STATUS: Mapping[str, int] = {
     "malformed_weights": 422,
     "incompatible_weights": 422,
     "non_finite_weights": 422,
+    "undecodable_update": 422,
+    "encoding_refused": 422,
     "digest_mismatch": 422,
     "contribution_rejected": 422,
     "bad_model": 422,

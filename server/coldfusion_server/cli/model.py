@@ -49,6 +49,14 @@ KeepContributions = Annotated[
         help="Rounds, the newest, whose contributions' files are kept, 0: none; or forever."
     ),
 ]
+Encodings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoding",
+        help="A form in which updates are taken, such as full, delta-int8 or lora; repeatable. "
+        "any: all that there are.",
+    ),
+]
 Pull = Annotated[
     float | None, typer.Option(help="Share of the way back to the pretrained model, 0 to 1.")
 ]
@@ -70,6 +78,7 @@ def create(
     optimizer_param: OptimizerParam = None,
     pull: Pull = None,
     keep_contributions: KeepContributions = None,
+    encoding: Encodings = None,
     public: Annotated[
         bool, typer.Option("--public/--private", help="Whether bases can be read without a token.")
     ] = False,
@@ -84,7 +93,7 @@ def create(
     server_lr = None if server_lr == "default" else server_lr
     recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
     closing = _closing(min_contributions, max_contributions, deadline)
-    policy = make_policy({**closing, **recipe, **_keeping(keep_contributions)})
+    policy = make_policy({**closing, **recipe, **_keeping(keep_contributions), **_taking(encoding)})
     with opened(data_dir, database_url) as context, fetched(source) as (folder, origin):
         model = create_model(context, name, folder, origin, policy, public=public)
     show(
@@ -108,6 +117,7 @@ def policy(
     optimizer_param: OptimizerParam = None,
     pull: Pull = None,
     keep_contributions: KeepContributions = None,
+    encoding: Encodings = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -123,7 +133,7 @@ def policy(
 
     recipe = _recipe(method, param, server_lr, optimizer, optimizer_param, pull)
     changes = {**_closing(min_contributions, max_contributions, deadline), **recipe}
-    kept = _keeping(keep_contributions)
+    kept = {**_keeping(keep_contributions), **_taking(encoding)}
     with opened(data_dir, database_url) as context:
         before = get_model(context, name, OPERATOR).policy.model_dump()
         for chosen, parameters in RECIPE_PAIRS:
@@ -138,6 +148,7 @@ def policy(
 
 
 FOREVER = "forever"
+ANY = "any"
 # A choice, and the parameters that belong to it.
 RECIPE_PAIRS = (("method", "parameters"), ("optimizer", "optimizer_parameters"))
 
@@ -156,6 +167,13 @@ def _keeping(rounds: str | None) -> dict[str, Any]:
     if rounds is None:
         return {}
     return {"keep_contributions": None if rounds == FOREVER else number_or_word(rounds)}
+
+
+def _taking(encodings: list[str] | None) -> dict[str, Any]:
+    """Return what is said of encodings, in a dictionary that is empty if nothing is."""
+    if not encodings:
+        return {}
+    return {"encodings": None if encodings == [ANY] else encodings}
 
 
 def _recipe(

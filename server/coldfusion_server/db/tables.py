@@ -206,6 +206,8 @@ class ContributionRow(Table):
     contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
     state: Mapped[ContributionState] = mapped_column(String(20))
     encoding: Mapped[str] = mapped_column(String(40))
+    # Patterns of names of what was not trained.
+    frozen: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"), default=list)
     idempotency_key: Mapped[str] = mapped_column(String(200))
     request_sha256: Mapped[str] = mapped_column(String(64))
     work: Mapped[dict[str, Any]]

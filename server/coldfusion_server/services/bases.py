@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from sqlalchemy import select
@@ -21,7 +23,8 @@ from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.weights.body import body
-from coldfusion_shared.weights.checkpoint import Checkpoint, chunks
+from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint, chunks
+from coldfusion_shared.weights.codecs import discover
 from coldfusion_shared.weights.digests import BLOCK_BYTES
 from coldfusion_shared.weights.layout import (
     CONFIG_FILE,
@@ -108,6 +111,29 @@ def open_weights(ctx: Context, files: Iterable[FileEntry]) -> Checkpoint:
             if file.path.endswith(".safetensors")
         }
     )
+
+
+class StoredFile(Protocol):
+    """A contribution's file, as the database or a manifest has it."""
+
+    @property
+    def path(self) -> str:
+        """Its name."""
+
+    @property
+    def sha256(self) -> str:
+        """Its digest."""
+
+
+def update_sources(
+    ctx: Context, stack: ExitStack, encoding: str, files: Iterable[StoredFile]
+) -> dict[str, ByteSource]:
+    """Open those of a contribution's files that its encoding consists of, until `stack` closes."""
+    names = discover()[encoding].files
+    sources = {file.path: ctx.store.source(file.sha256) for file in files if file.path in names}
+    for source in sources.values():
+        stack.callback(source.close)
+    return sources
 
 
 def to_schema(model: ModelRow, row: BaseRow) -> Base:

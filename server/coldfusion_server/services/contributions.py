@@ -268,6 +268,7 @@ def to_schema(row: ContributionRow) -> Contribution:
         contributor=row.contributor.name,
         state=ContributionState(row.state),
         encoding=row.encoding,
+        frozen=row.frozen,
         files=[FileEntry(path=f.path, size=f.size, sha256=f.sha256) for f in row.files],
         work=Work.model_validate(row.work),
         declared_at=row.declared_at,

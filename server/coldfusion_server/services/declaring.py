@@ -19,20 +19,26 @@ from coldfusion_server.db.tables import (
 from coldfusion_server.services import uploads
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.contributions import already_contributed, outdated, tell, to_schema
-from coldfusion_server.services.lookup import find_base, find_model, manifest_of
+from coldfusion_server.services.lookup import find_base, find_model, manifest_of, policy_of
 from coldfusion_server.services.parts import check_room
 from coldfusion_server.services.quotas import check_quota
 from coldfusion_server.services.references import refer
 from coldfusion_server.services.tokens import Principal, require
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import IdempotencyMismatch, InvalidRequest, TooLarge
+from coldfusion_shared.errors import (
+    EncodingRefused,
+    IdempotencyMismatch,
+    InvalidRequest,
+    TooLarge,
+)
 from coldfusion_shared.rounds import RoundState
-from coldfusion_shared.schemas.bases import WEIGHTS_FILE
 from coldfusion_shared.schemas.contributions import Declaration, Declared
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.weights.codecs import discover
+from coldfusion_shared.weights.codecs.encoding import Encoding
 from coldfusion_shared.weights.header import MAX_HEADER_BYTES
-from coldfusion_shared.weights.layout import SIDE_FILES
+from coldfusion_shared.weights.layout import SIDE_FILES, is_weights
 
 # A base in a 2-byte dtype takes contributions in float32, twice its size.
 MAX_GROWTH = 2
@@ -105,7 +111,8 @@ def _new_row(
     if newest.state != RoundState.OPEN or newest.base_number != base.number:
         raise outdated(base.number, newest)
     base_files = manifest_of(base).files
-    weights = _check_files(ctx, base_files, declaration.files)
+    encoding = _check_encoding(model, declaration.encoding)
+    weights = _check_files(ctx, base_files, declaration.files, encoding)
     _check_not_contributed(session, model, weights)
     check_quota(ctx, session, who, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
@@ -117,6 +124,7 @@ def _new_row(
         contributor_id=who.contributor_id,
         state=ContributionState.DECLARED,
         encoding=declaration.encoding,
+        frozen=declaration.frozen,
         idempotency_key=key,
         request_sha256=request,
         work=declaration.work.model_dump(mode="json"),
@@ -154,30 +162,41 @@ def _newest_round(session: Session, model: ModelRow) -> RoundRow:
     return row
 
 
-def _check_files(ctx: Context, base_files: list[FileEntry], files: list[FileEntry]) -> FileEntry:
+def _check_encoding(model: ModelRow, name: str) -> type[Encoding]:
+    encoding = discover()[name]
+    taken = policy_of(model).encodings
+    if taken is not None and name not in taken:
+        raise EncodingRefused(
+            f"{model.name} takes no contributions in the encoding {name!r}.",
+            hint=f"Use --encoding with one of these: {', '.join(taken)}.",
+        )
+    return encoding
+
+
+def _check_files(
+    ctx: Context, base_files: list[FileEntry], files: list[FileEntry], encoding: type[Encoding]
+) -> FileEntry:
     """Return the weights among `files`; raises what is wrong with one of them."""
     names = [file.path for file in files]
-    if names.count(WEIGHTS_FILE) != 1:
-        raise InvalidRequest(f"A full contribution has one file called {WEIGHTS_FILE}.")
-    strange = sorted({name for name in names if name not in (WEIGHTS_FILE, *SIDE_FILES)})
+    needed = ", ".join(encoding.files)
+    if not set(encoding.files) <= set(names):
+        raise InvalidRequest(f"A contribution in the encoding {encoding.name!r} has {needed}.")
+    strange = sorted({name for name in names if name not in (*encoding.files, *SIDE_FILES)})
     if strange or len(set(names)) < len(names):
         what = f"{strange[0]!r} is no part of one" if strange else "one file is named twice"
         raise InvalidRequest(
-            f"A contribution is {WEIGHTS_FILE} and, if you like, files such as {SIDE_FILES[0]}; "
-            f"{what}."
+            f"A contribution is {needed} and, if you like, files such as {SIDE_FILES[0]}; {what}."
         )
     for file in files:
         _check_size(base_files, file)
     # Twice: the parts, and the object that is made of them.
     check_room(ctx, 2 * _bytes_to_send(base_files, files))
-    return files[names.index(WEIGHTS_FILE)]
+    return next(file for file in files if is_weights(file.path))
 
 
 def _check_size(base_files: list[FileEntry], file: FileEntry) -> None:
-    weights = sum(entry.size for entry in base_files if entry.path.endswith(".safetensors"))
-    limit = MAX_GROWTH * weights + MAX_HEADER_BYTES
-    if file.path != WEIGHTS_FILE:
-        limit = MAX_SIDE_BYTES
+    weights = sum(entry.size for entry in base_files if is_weights(entry.path))
+    limit = MAX_GROWTH * weights + MAX_HEADER_BYTES if is_weights(file.path) else MAX_SIDE_BYTES
     if file.size > limit:
         raise TooLarge(
             f"{file.path} has {file.size} bytes; for this base {limit} are the most.",
@@ -196,7 +215,7 @@ def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
     Weights are sent whatever they are: what is screened has to be the contributor's.
     """
     same = any((entry.sha256, entry.size) == (file.sha256, file.size) for entry in base_files)
-    return same and file.path != WEIGHTS_FILE
+    return same and not is_weights(file.path)
 
 
 def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry) -> None:
@@ -248,5 +267,5 @@ def _under_way(session: Session, who: Principal, request: str) -> ContributionRo
 
 def _request_digest(name: str, declaration: Declaration) -> str:
     """Return the digest of what makes a declaration the same one; what is said of it may differ."""
-    same = declaration.model_dump_json(include={"base", "encoding", "files"})
+    same = declaration.model_dump_json(include={"base", "encoding", "frozen", "files"})
     return hashlib.sha256(f"{name}\n{same}".encode()).hexdigest()

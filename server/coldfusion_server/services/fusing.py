@@ -30,7 +30,7 @@ from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
 from coldfusion_shared.fusion.engine import Onto, Piece, fused
 from coldfusion_shared.fusion.executor import threads
 from coldfusion_shared.fusion.plan import Plan, make_plan, phases
-from coldfusion_shared.fusion.updates import FullUpdate, Update
+from coldfusion_shared.fusion.updates import SentUpdate, Update, together_in_update
 from coldfusion_shared.fusion.views import (
     MASTER,
     WEIGHTS,
@@ -45,6 +45,7 @@ from coldfusion_shared.schemas.bases import FusedContribution, Manifest, ParentB
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.checkpoint import Checkpoint
+from coldfusion_shared.weights.codecs import discover, open_update
 from coldfusion_shared.weights.header import ITEM_BYTES
 from coldfusion_shared.weights.tied import FusedTensors, fused_tensors
 
@@ -183,10 +184,12 @@ def _read_input(ctx: Context, round_id: int) -> Input:
                 FusedContribution(
                     id=item.id,
                     contributor=item.contributor.name,
+                    encoding=item.encoding,
+                    relative_error=item.work.get("relative_error"),
                     files=[
                         FileEntry(path=file.path, size=file.size, sha256=file.sha256)
                         for file in item.files
-                        if file.path.endswith(".safetensors")
+                        if file.path in discover()[item.encoding].files
                     ],
                     weight=None,
                 )
@@ -213,12 +216,10 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     """Fuse into the store and return the candidate's manifest."""
     with ExitStack() as stack:
         base = stack.enter_context(bases.open_weights(ctx, given.base.files))
-        weights = [_weights(ctx, stack, item) for item in given.contributions]
-        tensors = fused_tensors(base, [opened.tensors for opened in weights])
-        updates = [
-            Update(item.id, FullUpdate(opened.tensors, base.tensors))
-            for item, opened in zip(given.contributions, weights, strict=True)
-        ]
+        sent = {item.id: _sent(ctx, stack, item, base) for item in given.contributions}
+        spans = base.spans()
+        tensors = fused_tensors(base, [together_in_update(one, spans) for one in sent.values()])
+        updates = [Update(name, reader) for name, reader in sent.items()]
         size = sum(span.elements * ITEM_BYTES[span.dtype] for span in tensors.spans.values())
         total = len(phases(given.recipe)) * len(updates) * size
         renewal = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
@@ -234,9 +235,9 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
 
 
-def _weights(ctx: Context, stack: ExitStack, item: FusedContribution) -> Checkpoint:
-    sources = {file.path: ctx.store.source(file.sha256) for file in item.files}
-    return stack.enter_context(Checkpoint(sources))
+def _sent(ctx: Context, stack: ExitStack, item: FusedContribution, base: Checkpoint) -> SentUpdate:
+    sources = bases.update_sources(ctx, stack, item.encoding, item.files)
+    return open_update(item.encoding, sources, base.tensors)
 
 
 def _onto(

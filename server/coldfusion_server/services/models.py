@@ -27,6 +27,7 @@ from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.common import Page, check_model_name
 from coldfusion_shared.schemas.models import Model, Policy
 from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.weights.codecs import discover
 
 
 def create_model(
@@ -131,9 +132,11 @@ def check_policy(policy: Policy) -> None:
     Check that rounds of `policy` can be fused.
 
     Raises:
-        UnknownName: there is no such method or optimizer.
+        UnknownName: there is no such method, optimizer or encoding.
         InvalidRequest: a parameter is out of range, or a round may have too few contributions.
     """
+    for name in policy.encodings or ():
+        discover()[name]
     recipe = policy.recipe()
     kind = kinds(recipe)
     fewest, most = kind.method.minimum(kind.parameters), kind.method.maximum

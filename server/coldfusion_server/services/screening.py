@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import timedelta
 
 import structlog
@@ -23,9 +24,9 @@ from coldfusion_shared.errors import (
     UploadIncomplete,
 )
 from coldfusion_shared.rounds import RoundState
-from coldfusion_shared.schemas.bases import WEIGHTS_FILE, Manifest
+from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.contributions import Finding
-from coldfusion_shared.screening.screen import Screening, screen
+from coldfusion_shared.screening.screen import Encoded, Screening, screen
 
 log = structlog.get_logger(__name__)
 
@@ -165,13 +166,10 @@ def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:
 def _screened(
     ctx: Context, row: ContributionRow, manifest: Manifest, renewal: leases.Renewal
 ) -> Screening:
-    weights = next(file for file in row.files if file.path == WEIGHTS_FILE)
-    source = ctx.store.source(weights.sha256)
-    try:
-        with bases.open_weights(ctx, manifest.files) as base:
-            return screen(source, base, renewal)
-    finally:
-        source.close()
+    with ExitStack() as stack:
+        sources = bases.update_sources(ctx, stack, row.encoding, row.files)
+        base = stack.enter_context(bases.open_weights(ctx, manifest.files))
+        return screen(Encoded(row.encoding, sources, row.frozen), base, renewal)
 
 
 def _decide(

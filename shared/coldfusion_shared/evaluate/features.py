@@ -10,6 +10,7 @@ from coldfusion_shared.finetune.batches import scoring_batch
 from coldfusion_shared.finetune.failures import out_of_memory
 from coldfusion_shared.tasks.labelled import cut
 from coldfusion_shared.tasks.pretrained import load_model, load_tokenizer, longest_input
+from coldfusion_shared.tasks.tokenized import tokenized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +51,10 @@ class Encoder:
         """
         import numpy as np
 
-        pairs = split.get("text_pair")
-        encoded = self.tokenizer(
-            cut(split["text"], self.max_length),
-            None if pairs is None else cut(pairs, self.max_length),
+        texts = [split["text"], split.get("text_pair")]
+        encoded = tokenized(
+            self.tokenizer,
+            *(cut(column, self.max_length) for column in texts if column is not None),
             truncation=True,
             max_length=self.max_length,
         )

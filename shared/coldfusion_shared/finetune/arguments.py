@@ -41,7 +41,7 @@ def arguments(
         output_dir=folder,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
-        learning_rate=settings.lr,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         # The new head's first gradients are wild; at a full rate some seeds never recover.
         warmup_steps=WARMUP,

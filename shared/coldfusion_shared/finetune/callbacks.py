@@ -13,6 +13,7 @@ from coldfusion_shared.finetune import processes
 from coldfusion_shared.finetune.checkpoints import Checkpoints
 from coldfusion_shared.finetune.collate import Reproducible
 from coldfusion_shared.finetune.failures import diverged
+from coldfusion_shared.finetune.frozen import learning
 from coldfusion_shared.finetune.order import EpochOrder
 
 # The paper's gain: what is less does not count as one.
@@ -45,7 +46,7 @@ class ProgressCallback(TrainerCallback):
 
 class BestWeights(TrainerCallback):
     """
-    Early stopping that keeps the best weights in memory.
+    Early stopping that keeps the best weights in memory, those that learn.
 
     The Trainer's own writes a checkpoint an epoch, which asks for disk and leaves folders behind.
     """
@@ -64,8 +65,7 @@ class BestWeights(TrainerCallback):
         if gain > 0:
             self.score = metrics["eval_score"]
             self.weights = {
-                name: value.detach().to("cpu", copy=True)
-                for name, value in model.state_dict().items()
+                name: value.detach().to("cpu", copy=True) for name, value in learning(model).items()
             }
         self.idle_epochs = self.idle_epochs + 1 if gain < MIN_GAIN_PERCENT else 0
         if self.idle_epochs == PATIENCE_EPOCHS:

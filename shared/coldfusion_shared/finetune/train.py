@@ -115,6 +115,26 @@ def finetune(
     )
 
 
+def score_model(folder: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
+    """
+    Return the score on the test part of a model that was finetuned on the data set, in percent.
+
+    Args:
+        folder: the finetuned model, with its head.
+        dataset: it was finetuned on.
+        settings: with which it was.
+
+    Raises:
+        BadModel: it cannot be loaded.
+    """
+    task = task_named(dataset.task)
+    as_it_is = settings.model_copy(update={"lora": False, "freeze": None})
+    with named_failures(), fitting_threads():
+        from coldfusion_shared.finetune.training import Training
+
+        return Training(folder, dataset, as_it_is, task).score(dataset.test)[task.metric]
+
+
 @contextmanager
 def _tidied(checkpoints: Checkpoints | None) -> Iterator[None]:
     """Remove the checkpoints of a training that leads nowhere."""

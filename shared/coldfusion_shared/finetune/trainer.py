@@ -16,10 +16,13 @@ from coldfusion_shared.finetune import processes
 from coldfusion_shared.finetune.callbacks import BestWeights
 from coldfusion_shared.finetune.checkpoints import PREFIX, Checkpoints, Mark
 from coldfusion_shared.finetune.failures import out_of_memory
+from coldfusion_shared.finetune.frozen import learning
 from coldfusion_shared.finetune.order import EpochOrder
 from coldfusion_shared.tasks.tokens import IGNORED
 
 BEST = "best.safetensors"
+# Where the Trainer looks for the weights of a checkpoint.
+WEIGHTS_NAME = "model.safetensors"
 
 
 class _Ours:
@@ -77,6 +80,21 @@ class _Ours:
                     raise
                 settings.per_device_eval_batch_size //= 2
             free_memory()
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the weights of a checkpoint, where some stay as they are only the others."""
+        trainer: Any = super()
+        model: Any = self.model  # type: ignore[attr-defined]
+        if all(weight.requires_grad for weight in model.parameters()):
+            trainer._save(output_dir, state_dict)
+        elif processes.is_first():
+            assert output_dir is not None, "a checkpoint has its folder"
+            folder = Path(output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            weights = {
+                name: value.detach().cpu().clone() for name, value in learning(model).items()
+            }
+            save_file(weights, folder / WEIGHTS_NAME)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint; a training does not end because its checkpoint cannot be written."""

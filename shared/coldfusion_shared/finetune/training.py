@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 from transformers import PrinterCallback, set_seed
@@ -21,6 +21,7 @@ from coldfusion_shared.finetune.callbacks import BestWeights, Clock, Epochs, Pro
 from coldfusion_shared.finetune.checkpoints import Checkpoints, Mark
 from coldfusion_shared.finetune.collate import Reproducible
 from coldfusion_shared.finetune.failures import diverged, out_of_memory
+from coldfusion_shared.finetune.frozen import body_of, freeze, frozen_by
 from coldfusion_shared.finetune.order import EpochOrder, length_of
 from coldfusion_shared.finetune.precision import choose_precision
 from coldfusion_shared.finetune.settings import FinetuneSettings
@@ -29,7 +30,12 @@ from coldfusion_shared.finetune.whole import require_whole
 from coldfusion_shared.tasks import Task
 from coldfusion_shared.tasks.pretrained import load_tokenizer, longest_input
 
+if TYPE_CHECKING:
+    from coldfusion_shared.finetune.lora import Adapter
+
 Progress = Callable[[int, int, float], None]
+# In the folder of the finetuned model.
+ADAPTER_FOLDER = "adapter"
 # A checkpoint to go on from.
 Begun = tuple[Path, Mark]
 # Large models are written in parts.
@@ -63,6 +69,7 @@ class Training:
             settings.batch_size, settings.gradient_accumulation, processes.count()
         )
         self.tokenizer = load_tokenizer(base)
+        self.adapter: Adapter | None = None
         self.model = self._fresh_model()
         self.max_length = longest_input(self.tokenizer, self.model, settings.max_length)
         if self.max_length < settings.max_length:
@@ -106,7 +113,7 @@ class Training:
             self._make_smaller()
         # The last step's loss was taken before its update.
         if not all(weight.isfinite().all() for weight in self.model.parameters()):
-            raise diverged(steps, self.settings.lr, self.precision)
+            raise diverged(steps, self.settings.learning_rate, self.precision)
         return steps
 
     def score(self, split: Split) -> Mapping[str, float]:
@@ -118,7 +125,14 @@ class Training:
         return {name: float(metrics[f"eval_metric_{name}"]) for name in names}
 
     def save(self, folder: Path) -> None:
-        """Write the model with its head, its config and its tokenizer."""
+        """
+        Write the model with its head, its config and its tokenizer.
+
+        An adapter is written beside it, without the head, and added to the model's weights.
+        """
+        if self.adapter:
+            self.adapter.save(folder / ADAPTER_FOLDER)
+            self.model, self.adapter = self.adapter.merged(), None
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -127,13 +141,28 @@ class Training:
         set_seed(self.settings.seed)
         model = self.task.build_model(self.base, self.dataset)
         require_whole(model, self.base)
+        self.adapter = self._choose_weights(model)
         return model
+
+    def _choose_weights(self, model: Any) -> Adapter | None:
+        """Let learn what the settings say; return the adapter, if that is what learns."""
+        settings = self.settings
+        if not (settings.lora or settings.freeze):
+            return None
+        body = body_of(model, self.base)
+        frozen = frozen_by(settings.freeze or (), body)
+        if not settings.lora:
+            freeze(model, frozen)
+            return None
+        from coldfusion_shared.finetune.lora import Adapter
+
+        return Adapter(model, settings, body, frozen)
 
     def _make_smaller(self) -> None:
         smaller = self.batches.smaller()
         assert smaller is not None
         self.batches = smaller
-        self.model = None
+        self.model = self.adapter = None
         free_memory()
         self.say(
             f"The memory does not suffice: going on with {smaller.size} examples at a time. A step "
@@ -188,7 +217,9 @@ class Training:
         self.model.load_state_dict(weights, strict=False)
 
     def _checkpoint_bytes(self) -> int:
-        weights = sum(int(weight.numel()) for weight in self.model.parameters())
+        weights = sum(
+            int(weight.numel()) for weight in self.model.parameters() if weight.requires_grad
+        )
         best = 1 if self.settings.early_stopping else 0
         return (NUMBERS_A_WEIGHT + best) * BYTES_A_NUMBER * weights
 

@@ -54,7 +54,7 @@ from coldfusion_shared.weights.layout import (
     SINGLE_FILE,
     write_index,
 )
-from coldfusion_shared.weights.tied import FusedTensors, fused_tensors, same_values
+from coldfusion_shared.weights.tied import FusedTensors, fused_tensors, same_values, together_in
 from coldfusion_shared.weights.write import match_body
 
 REPORT_FILE = "fusion.json"
@@ -199,7 +199,7 @@ def open_inputs(job: Job, stack: ExitStack) -> Inputs:
         for contribution in job.contributions
     ]
     theirs = [_under_names(base, finetuned) for finetuned in opened]
-    tensors = fused_tensors(base, theirs, heads=job.heads)
+    tensors = fused_tensors(base, map(together_in, theirs), heads=job.heads)
     updates = [
         _update(stack, job, base, finetuned, contribution)
         for finetuned, contribution in zip(opened, job.contributions, strict=True)

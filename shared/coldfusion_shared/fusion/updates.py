@@ -7,7 +7,7 @@ span of a tensor can be another, and no method sees the difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import local
 from typing import Any, Protocol
@@ -92,6 +92,14 @@ class UpdateReader(Protocol):
         """
 
 
+class SentUpdate(UpdateReader, Protocol):
+    """An update as a contributor sent it."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tensors that it may have changed; the update of every other is zero."""
+
+
 @dataclass(frozen=True)
 class FullUpdate:
     """
@@ -104,6 +112,11 @@ class FullUpdate:
 
     weights: Mapping[str, StoredTensor]
     base: Mapping[str, StoredTensor]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The tensors that are not the base's own."""
+        return [name for name, tensor in self.weights.items() if tensor is not self.base.get(name)]
 
     def read(self, span: TensorSpan, start: int, stop: int, out: Floats, scratch: Scratch) -> None:
         """Subtract, in float32, or in float64 where one of the two is float64."""
@@ -191,6 +204,34 @@ def sum_of(rows: Sequence[Floats]) -> Doubles:
     for row in rows:
         total += row
     return total
+
+
+def together_in_update(
+    update: SentUpdate, spans: Mapping[str, TensorSpan]
+) -> Callable[[str, str], bool]:
+    """
+    Return what says whether an update keeps two tensors together that are equal in the base.
+
+    One that it does not have follows the other, as where a tied tensor was saved once.
+    """
+
+    def together(name: str, first: str) -> bool:
+        if name not in update.names or first not in update.names:
+            return True
+        return _same_update(update, spans[name], spans[first])
+
+    return together
+
+
+def _same_update(update: UpdateReader, one: TensorSpan, other: TensorSpan) -> bool:
+    scratch = Scratch()
+    for start, stop in chunks(one.elements):
+        values = [np.empty(stop - start, np.float32) for _ in range(2)]
+        for span, out in zip((one, other), values, strict=True):
+            update.read(span, start, stop, out, scratch)
+        if values[0].tobytes() != values[1].tobytes():
+            return False
+    return True
 
 
 def non_finite(update: Update, span: TensorSpan) -> NonFiniteWeights:

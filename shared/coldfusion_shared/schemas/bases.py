@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, FiniteFloat
 
 from coldfusion_shared.schemas.common import (
     NO_NUL,
+    EncodingName,
     ModelName,
     Request,
     Response,
@@ -36,6 +37,11 @@ class FusedContribution(Response):
 
     id: str
     contributor: str
+    encoding: EncodingName = "full"
+    relative_error: FiniteFloat | None = Field(
+        default=None,
+        description="what the encoding lost of the update, as its contributor measured it",
+    )
     files: list[FileEntry]
     weight: float | None = Field(
         description="factor of its update in the fused update, over tensors the mean by their "
@@ -71,8 +77,13 @@ class Manifest(Response):
     software: str = Field(description="program and version that wrote it")
 
     def canonical(self) -> bytes:
-        """Return the one byte string that the digest is taken of: sorted keys, no spaces, UTF-8."""
-        data = self.model_dump(mode="json")
+        """
+        Return the one byte string that the digest is taken of: sorted keys, no spaces, UTF-8.
+
+        What has its default is left out, so that a field that a later version adds changes no
+        digest of a base that was there before.
+        """
+        data = self.model_dump(mode="json", exclude_defaults=True)
         text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return text.encode()
 

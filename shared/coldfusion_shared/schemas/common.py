@@ -55,6 +55,11 @@ Sha256 = Annotated[
     StringConstraints(pattern=r"^[0-9a-f]{64}$"),
     Field(description="SHA-256, 64 lower-case hexadecimal digits"),
 ]
+EncodingName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$"),
+    Field(description="the form in which an update travels", examples=["full", "delta-int8"]),
+]
 Size = Annotated[int, Field(ge=0, le=2**50, description="bytes")]
 # PostgreSQL keeps no NUL in a text.
 NO_NUL = r"^[^\x00]*$"

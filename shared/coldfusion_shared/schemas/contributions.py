@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, FiniteFloat
 
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.schemas.common import FilePath, ModelName, Request, Response, Text, Version
+from coldfusion_shared.schemas.common import (
+    EncodingName,
+    FilePath,
+    ModelName,
+    Request,
+    Response,
+    Text,
+    Version,
+)
 from coldfusion_shared.schemas.files import FileEntry
 
 
@@ -24,6 +32,16 @@ class Work(Request):
     metric: Text | None = None
     score_before: FiniteFloat | None = Field(default=None, description="of the base, in percent")
     score_after: FiniteFloat | None = Field(default=None, description="finetuned, in percent")
+    score_decoded: FiniteFloat | None = Field(
+        default=None, description="finetuned, encoded and decoded again, in percent"
+    )
+    relative_error: FiniteFloat | None = Field(
+        default=None,
+        description="length of what the encoding lost of the update, over the update's length",
+    )
+    cosine: FiniteFloat | None = Field(
+        default=None, description="between the update and what it decodes to"
+    )
     settings: Annotated[
         dict[Annotated[str, Field(max_length=100)], int | float | bool | Text | None],
         Field(max_length=50),
@@ -55,14 +73,22 @@ class Declaration(Request):
     )
 
     base: Version = Field(description="the base that it was finetuned from")
-    encoding: Literal["full"] = Field(default="full", description="full: the body's weights")
+    encoding: EncodingName = Field(
+        default="full",
+        description="the form of the update; full: the body's weights themselves",
+    )
+    frozen: Annotated[list[Text], Field(max_length=1000)] = Field(
+        default=[],
+        description="patterns of names of tensors and modules that were not trained; full weights "
+        "may come without them",
+    )
     files: Annotated[
         list[FileEntry],
         Field(
             min_length=1,
             max_length=32,
-            description="the weights; small files of the model folder may come along, and those "
-            "that the base has, too, are not uploaded",
+            description="the encoding's own; small files of the model folder may come along, and "
+            "those that the base has, too, are not uploaded",
         ),
     ]
     work: Work = Work()
@@ -86,7 +112,8 @@ class Contribution(Response):
     base: Version
     contributor: str
     state: ContributionState
-    encoding: str
+    encoding: EncodingName
+    frozen: list[str] = Field(default=[], description="what was declared as not trained")
     files: list[FileEntry]
     work: Work
     declared_at: datetime

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from coldfusion_shared.schemas.common import ModelName, Response, Version
+from coldfusion_shared.schemas.common import EncodingName, ModelName, Response, Version
 from coldfusion_shared.schemas.recipes import Recipe
 
 
@@ -26,6 +26,12 @@ class Policy(Recipe):
         default=None,
         description="a round that has its minimum closes this long after it opened; null: no "
         "waiting for time",
+    )
+
+    encodings: Annotated[list[EncodingName], Field(min_length=1, max_length=50)] | None = Field(
+        default=None,
+        description="forms in which updates are taken, such as full, delta-int8 or lora; null: all "
+        "that there are",
     )
 
     keep_contributions: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.schemas.contributions import Finding
 from coldfusion_shared.screening import checks
-from coldfusion_shared.screening.check import Check
+from coldfusion_shared.screening.check import Check, Subject
+from coldfusion_shared.weights.body import body
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from coldfusion_shared.screening.check import Floats
 
 
 @checks.register("changed")
@@ -18,17 +21,17 @@ class ChangedCheck(Check):
 
     name = "changed"
 
-    def __init__(self) -> None:
+    def __init__(self, subject: Subject) -> None:
         """Count from zero."""
+        super().__init__(subject)
         self.changed = 0
-        self.total = 0
+        self.total = sum(span.elements for span in body(subject.base).values())
 
-    def observe(self, tensor: str, values: npt.NDArray[Any], base: npt.NDArray[Any]) -> None:
+    def observe(self, tensor: str, update: Floats, base: npt.NDArray[Any]) -> None:
         """Count the values that differ from the base."""
         import numpy as np
 
-        self.changed += int(np.count_nonzero(values != base))
-        self.total += values.size
+        self.changed += int(np.count_nonzero(update))
 
     def conclude(self) -> Finding:
         """Reject if nothing differs."""

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.schemas.contributions import Finding
 from coldfusion_shared.screening import checks
-from coldfusion_shared.screening.check import Check
+from coldfusion_shared.screening.check import Check, Subject
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from coldfusion_shared.screening.check import Floats
 
 
 @checks.register("finite")
@@ -18,15 +20,16 @@ class FiniteCheck(Check):
 
     name = "finite"
 
-    def __init__(self) -> None:
+    def __init__(self, subject: Subject) -> None:
         """Start with no faulty tensor."""
+        super().__init__(subject)
         self.faulty: dict[str, None] = {}
 
-    def observe(self, tensor: str, values: npt.NDArray[Any], base: npt.NDArray[Any]) -> None:
+    def observe(self, tensor: str, update: Floats, base: npt.NDArray[Any]) -> None:
         """Remember the tensor if one of its values is not finite."""
         import numpy as np
 
-        if not np.isfinite(values).all():
+        if not np.isfinite(update).all():
             self.faulty[tensor] = None
 
     def conclude(self) -> Finding:

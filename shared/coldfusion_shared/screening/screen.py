@@ -1,19 +1,49 @@
-"""Screen one contribution: header first, then one pass over the values for all checks."""
+"""Screen one contribution: header first, then one pass over the update for all checks."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coldfusion_shared.errors import MalformedWeights
+from coldfusion_shared.errors import (
+    BadModel,
+    BadWeights,
+    ColdFusionError,
+    IncompatibleWeights,
+    InvalidRequest,
+    NonFiniteWeights,
+    UndecodableUpdate,
+)
+from coldfusion_shared.fusion.updates import Scratch
 from coldfusion_shared.schemas.contributions import Finding
 from coldfusion_shared.screening import discover
-from coldfusion_shared.screening.check import Check
+from coldfusion_shared.screening.check import Check, Subject
 from coldfusion_shared.weights.body import body
-from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint, chunks
+from coldfusion_shared.weights.checkpoint import CHUNK_ELEMENTS, ByteSource, Checkpoint, chunks
+from coldfusion_shared.weights.codecs import open_update
+
+if TYPE_CHECKING:
+    from coldfusion_shared.fusion.updates import SentUpdate
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """
+    An update as it was sent.
+
+    Attributes:
+        encoding: its encoding's name.
+        sources: its files by name.
+        frozen: patterns of names of tensors and modules that it says it has not changed.
+    """
+
+    encoding: str
+    sources: Mapping[str, ByteSource]
+    frozen: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -23,7 +53,7 @@ class Screening:
 
     Attributes:
         findings: one for each check that was run.
-        digest: SHA-256 of the canonical tensors; null if their values were not read.
+        digest: SHA-256 of the canonical update; null if its values were not read.
     """
 
     findings: list[Finding]
@@ -36,47 +66,69 @@ class Screening:
 
 
 def screen(
-    source: ByteSource, base: Checkpoint, progress: Callable[[int], None] = lambda _: None
+    given: Encoded, base: Checkpoint, progress: Callable[[int], None] = lambda _: None
 ) -> Screening:
     """
-    Screen the safetensors file `source`, made from `base`.
+    Screen an update, made from `base`, in whatever encoding.
 
     Args:
-        source: the contribution's weights.
+        given: the contribution's files.
         base: the base that it says it was made from.
-        progress: called with the number of bytes of each chunk that was read.
+        progress: called with the number of bytes of each chunk of weights that was read.
     """
     try:
-        candidate = Checkpoint({"contribution": source})
-    except MalformedWeights as error:
-        return Screening([Finding(check="format", verdict="reject", message=error.message)], None)
-    readable = Finding(check="format", verdict="pass", message="strictly valid safetensors")
+        update = open_update(given.encoding, given.sources, base.tensors)
+    except IncompatibleWeights as error:
+        return Screening([_rejection("schema", error)], None)
+    except (BadWeights, BadModel, InvalidRequest) as error:
+        return Screening([_rejection("format", error)], None)
+    readable = Finding(check="format", verdict="pass", message=f"valid as {given.encoding}")
+    subject = Subject(given.encoding, frozenset(update.names), given.frozen, base.spans())
     registry = discover()
-    checks = [registry[name]() for name in registry]
-    decided = [check.header(candidate.spans(), base.spans()) for check in checks]
-    findings = [finding for finding in decided if finding is not None]
+    checks = [registry[name](subject) for name in registry]
+    findings = [finding for check in checks if (finding := check.header()) is not None]
     if findings:
         return Screening([readable, *findings], None)
-    digest = _read_values(candidate, base, checks, progress)
+    try:
+        digest = _read_values(update, base, checks, progress)
+    except (UndecodableUpdate, NonFiniteWeights) as error:
+        return Screening([readable, _rejection("decoding", error)], None)
     return Screening([readable, *(check.conclude() for check in checks)], digest)
 
 
+def _rejection(check: str, error: ColdFusionError) -> Finding:
+    return Finding(
+        check=check, verdict="reject", message=error.message, tensors=list(error.tensors)[:10]
+    )
+
+
 def _read_values(
-    candidate: Checkpoint, base: Checkpoint, checks: list[Check], progress: Callable[[int], None]
+    update: SentUpdate,
+    base: Checkpoint,
+    checks: list[Check],
+    progress: Callable[[int], None],
 ) -> str:
     """
-    Show all values to all checks and return the digest of the canonical tensors.
+    Show all values to all checks and return the digest of the canonical update.
 
-    Canonical: name, dtype, shape and bytes of the body in the order of the names, so that the same
-    weights in another order or under another header have the same digest.
+    Canonical: name, shape and float32 values of the body's update in the order of the names, less
+    the chunks that did not change; so that the same update in another order, under another header,
+    or with its zeros written out, has the same digest.
     """
-    digest = hashlib.sha256()
-    for name in sorted(body(base.spans())):
-        theirs, ours = candidate.tensors[name], base.tensors[name]
-        digest.update(f"{name}\0{theirs.span.kind()}\0".encode())
-        for start, stop in chunks(theirs.span.elements):
-            values, before = theirs.values(start, stop), ours.values(start, stop)
-            digest.update(values.view(np.uint8).data)
+    digest, scratch, changed = hashlib.sha256(), Scratch(), frozenset(update.names)
+    out = np.empty(CHUNK_ELEMENTS, np.float32)
+    for name, span in sorted(body(base.spans()).items()):
+        if name not in changed:
+            continue
+        for start, stop in chunks(span.elements):
+            values = out[: stop - start]
+            # What is not finite is found by a check, and not told by a warning.
+            with np.errstate(over="ignore", invalid="ignore"):
+                update.read(span, start, stop, values, scratch)
+            if values.any():
+                digest.update(f"{name}\0{span.shape}\0{start}\0".encode())
+                digest.update(values.view(np.uint8).data)
+            before = base.tensors[name].values(start, stop)
             for check in checks:
                 check.observe(name, values, before)
             progress(values.nbytes)

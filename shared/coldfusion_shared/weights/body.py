@@ -99,7 +99,7 @@ def check_body(
     narrow = [name for name in different if _is_narrower(candidate[name], wanted[name])]
     if narrow == [*missing, *unknown, *different]:
         raise IncompatibleWeights(
-            f"{len(narrow)} tensors are {candidate[narrow[0]].dtype}, where the base's are "
+            f"{_listed(narrow, candidate[narrow[0]].dtype)}, where the base has "
             f"{wanted[narrow[0]].dtype}: rounding has lost most of what was learnt.",
             hint="Finetune in the base's own dtype: load it with dtype=torch.float32, and let the "
             "Trainer compute in half precision (bf16=True) if it should be quick.",

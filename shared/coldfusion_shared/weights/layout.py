@@ -34,6 +34,11 @@ SIDE_FILES = (
 )
 
 
+def is_weights(path: str) -> bool:
+    """Return whether a file of that name holds tensors."""
+    return path.endswith(".safetensors")
+
+
 def weight_files(folder: Path) -> list[str]:
     """
     Return the names of the safetensors files of the model in `folder`, in their own order.

@@ -7,7 +7,7 @@ embeddings and the head that shares them, and a contribution only one of the two
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from coldfusion_shared.errors import BadModel
@@ -16,6 +16,9 @@ from coldfusion_shared.weights.checkpoint import Checkpoint, StoredTensor, chunk
 from coldfusion_shared.weights.header import TensorSpan
 
 SAMPLE_ELEMENTS = 1024
+
+# Says of a contribution whether it has the same in two tensors.
+Together = Callable[[str, str], bool]
 
 
 def tied_groups(tensors: Mapping[str, StoredTensor]) -> list[list[str]]:
@@ -57,7 +60,7 @@ class FusedTensors:
 
 
 def fused_tensors(
-    base: Checkpoint, contributions: Iterable[Mapping[str, StoredTensor]], *, heads: bool = False
+    base: Checkpoint, contributions: Iterable[Together], *, heads: bool = False
 ) -> FusedTensors:
     """
     Return which tensors of `base` are fused, and which follow them.
@@ -67,7 +70,7 @@ def fused_tensors(
 
     Args:
         base: what is fused onto.
-        contributions: their tensors under the base's names, as many as they have.
+        contributions: what each of them says of two tensors.
         heads: whether heads are fused, too.
 
     Raises:
@@ -81,16 +84,21 @@ def fused_tensors(
         first = next((name for name in group if name in shared), None)
         if first is not None:
             pairs.update({name: first for name in group if name != first})
-    for tensors in contributions:
-        pairs = {name: first for name, first in pairs.items() if _tied(tensors, name, first)}
+    for together in contributions:
+        pairs = {name: first for name, first in pairs.items() if together(name, first)}
     spans = {name: span for name, span in shared.items() if name not in pairs}
     return FusedTensors(spans, pairs, shared)
 
 
-def _tied(tensors: Mapping[str, StoredTensor], name: str, first: str) -> bool:
-    if name not in tensors or first not in tensors:
-        return True
-    return same_values(tensors[name], tensors[first])
+def together_in(tensors: Mapping[str, StoredTensor]) -> Together:
+    """Return what a model with `tensors`, under the base's names, says: one saved once is tied."""
+
+    def together(name: str, first: str) -> bool:
+        if name not in tensors or first not in tensors:
+            return True
+        return same_values(tensors[name], tensors[first])
+
+    return together
 
 
 def _sample(tensor: StoredTensor) -> bytes | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from coldfusion_shared.errors import IncompatibleWeights, StorageFull
+from coldfusion_shared.fusion.updates import Scratch, SentUpdate
 from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, check_body, twins
 from coldfusion_shared.weights.checkpoint import (
     NUMPY_DTYPES,
@@ -120,6 +122,38 @@ def write_rebased(
     _write(out, header, _rebased(wanted, contribution, made_from, onto), progress)
 
 
+def write_decoded(finetuned: Checkpoint, base: Checkpoint, update: SentUpdate, out: Path) -> None:
+    """
+    Write the model that others have of an encoded update: its body decoded, its head as it is.
+
+    Args:
+        finetuned: the model, in its own names; decides about dtypes.
+        base: what it was finetuned from.
+        update: what it was encoded to.
+        out: the file to write; it appears whole or not at all.
+    """
+    theirs = {name: ours for ours, name in align(body(base.spans()), finetuned.tensors).items()}
+    header = build_header(
+        (name, tensor.span.dtype, tensor.span.shape) for name, tensor in finetuned.tensors.items()
+    )
+    _write(out, header, _decoded(finetuned, base, update, theirs), lambda _: None)
+
+
+def _decoded(
+    finetuned: Checkpoint, base: Checkpoint, update: SentUpdate, theirs: dict[str, str]
+) -> Spans:
+    scratch, changed = Scratch(), frozenset(update.names)
+    for name, tensor in finetuned.tensors.items():
+        ours = theirs.get(name)
+        for start, stop in chunks(tensor.span.elements):
+            values = tensor.values(start, stop)
+            if ours in changed:
+                out = np.empty(stop - start, np.float32)
+                update.read(base.tensors[ours].span, start, stop, out, scratch)
+                values = (base.tensors[ours].values(start, stop) + out).astype(values.dtype)
+            yield values
+
+
 def _stored(tensors: list[StoredTensor]) -> Spans:
     for tensor in tensors:
         for start, stop in chunks(tensor.span.elements):
@@ -138,15 +172,27 @@ def _rebased(
 
 
 def _write(out: Path, header: bytes, spans: Spans, progress: Progress) -> None:
+    with appearing_whole(out) as file:
+        file.write(header)
+        for span in spans:
+            # A view of bytes: numpy's bfloat16 has no buffer of its own.
+            file.write(span.view(np.uint8).data)
+            progress(span.nbytes)
+
+
+@contextmanager
+def appearing_whole(out: Path) -> Iterator[BinaryIO]:
+    """
+    Yield a file that becomes `out` at the end, and that is gone if the end is not reached.
+
+    Raises:
+        StorageFull: no room on the disk.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(header)
-            for span in spans:
-                # A view of bytes: numpy's bfloat16 has no buffer of its own.
-                file.write(span.view(np.uint8).data)
-                progress(span.nbytes)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(out)

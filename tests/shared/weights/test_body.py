@@ -115,9 +115,9 @@ def test_float32_fits_a_base_of_a_smaller_dtype_and_not_the_other_way() -> None:
 
 
 def test_weights_that_were_rounded_are_refused_with_what_to_do() -> None:
-    with pytest.raises(
-        IncompatibleWeights, match="2 tensors are BF16, where the base's are F32"
-    ) as (caught):
+    with pytest.raises(IncompatibleWeights, match="2 BF16 .a, b., where the base has F32") as (
+        caught
+    ):
         check_body(
             {"a": span("a"), "b": span("b")}, {"a": span("a", "BF16"), "b": span("b", "BF16")}
         )

@@ -11,7 +11,7 @@ import pytest
 
 from coldfusion_shared.errors import BadModel
 from coldfusion_shared.weights.checkpoint import CHUNK_ELEMENTS, Checkpoint
-from coldfusion_shared.weights.tied import SAMPLE_ELEMENTS, fused_tensors, tied_groups
+from coldfusion_shared.weights.tied import SAMPLE_ELEMENTS, fused_tensors, tied_groups, together_in
 from coldfusion_shared.weights.write import match_body
 from tests.shared.checkpoints import BFLOAT16, Array, Tensors, write_file
 
@@ -167,9 +167,10 @@ def test_layers_that_began_as_copies_are_not_tied_once_a_contribution_has_them_a
     tensors = {"layer.0.weight": layer, "layer.1.weight": layer, "head.weight": floats(2, 2)}
     apart = {**tensors, "layer.1.weight": floats(5, 4)}
     with opened(folder, tensors) as base, opened(folder, tensors, "same") as same:
-        assert fused_tensors(base, [same.tensors]).tied == {"layer.1.weight": "layer.0.weight"}
+        found = fused_tensors(base, [together_in(same.tensors)])
+        assert found.tied == {"layer.1.weight": "layer.0.weight"}
         with opened(folder, apart, "other") as other:
-            found = fused_tensors(base, [same.tensors, other.tensors])
+            found = fused_tensors(base, map(together_in, (same.tensors, other.tensors)))
     assert found.tied == {} and set(found.spans) == set(tensors)
 
 

@@ -1,0 +1,270 @@
+"""What is sent of a finetuned model: the files of an encoding, and what the encoding loses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coldfusion_client.bases import Source, base_folder
+from coldfusion_client.bodies import write_contribution
+from coldfusion_client.disk import writing
+from coldfusion_client.forms import LORA, Form
+from coldfusion_shared.errors import ContributionRejected
+from coldfusion_shared.schemas.bases import Base
+
+if TYPE_CHECKING:
+    from coldfusion_shared.finetune.settings import FinetuneSettings
+    from coldfusion_shared.weights.checkpoint import FileSource
+    from coldfusion_shared.weights.codecs.changes import Tensors
+
+# Returns the score of a finetuned model's folder, in percent.
+Score = Callable[[Path], float]
+
+FULL_FILE = "model.safetensors"
+# A base that is fused of many forgives noise, but not all of it. Sign alone loses 0.6 of an update.
+MOST_ERROR = 0.8
+# Points that a decoded model may be worse than what it was encoded from.
+MOST_LOSS = 1.0
+
+
+@dataclass(frozen=True)
+class Package:
+    """
+    What is sent.
+
+    Attributes:
+        encoding: its name.
+        files: by the names that the encoding gives them.
+        frozen: patterns of names of what was not trained.
+        relative_error: share of the update's length that is lost; null: nothing can be.
+        cosine: between the update and what is decoded; null likewise.
+        score: of the finetuned model, decoded, in percent; null: not measured.
+    """
+
+    encoding: str
+    files: Mapping[str, Path]
+    frozen: tuple[str, ...] = ()
+    relative_error: float | None = None
+    cosine: float | None = None
+    score: float | None = None
+
+    def told(self) -> str:
+        """Return a sentence on what the encoding costs."""
+        size = sum(path.stat().st_size for path in self.files.values())
+        lost = f"{100 * (self.relative_error or 0):.1f}% of the update's length is lost"
+        kept = f"{lost}, cosine {self.cosine:.4f}" if self.cosine is not None else lost
+        score = "" if self.score is None else f"; decoded, the model scores {self.score:.1f}"
+        return f"Encoded as {self.encoding}: {size / 1e6:,.1f} MB; {kept}{score}."
+
+
+def body_bytes(base: Path) -> int:
+    """Return how large the float32 body of a model is that was finetuned from a base's folder."""
+    from coldfusion_shared.weights.body import body
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+
+    with Checkpoint.from_folder(base) as checkpoint:
+        return 4 * sum(span.elements for span in body(checkpoint.spans()).values())
+
+
+def adapter_bytes(base: Path, settings: FinetuneSettings) -> int:
+    """Return about how large a LoRA adapter of all linear layers is: their vectors, in float32."""
+    from coldfusion_shared.weights.body import body
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+
+    with Checkpoint.from_folder(base) as checkpoint:
+        spans = body(checkpoint.spans())
+    matrices = [span.shape for name, span in spans.items() if "embed" not in name]
+    return 4 * settings.rank * sum(sum(shape) for shape in matrices if len(shape) == 2)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter of peft's and no model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def pack(
+    source: Source,
+    finetuned: Path,
+    made_from: Base,
+    onto: Base,
+    form: Form,
+    folder: Path,
+    *,
+    score: Score | None = None,
+    reference: float | None = None,
+) -> Package:
+    """
+    Write what is sent of a finetuned model into `folder`, screened as the server will.
+
+    Args:
+        source: brings the bases, and is told what the encoding costs.
+        finetuned: a transformers folder.
+        made_from: the base that it was finetuned from.
+        onto: the base that it is contributed to.
+        form: the form it may take; what loses too much is followed by what loses less.
+        folder: where the files go.
+        score: measures a decoded model; null: none is made.
+        reference: the finetuned model's own score, in percent.
+
+    Raises:
+        BadModel, IncompatibleWeights, MalformedWeights: the model does not fit the base.
+        ContributionRejected: the server would reject it; the message says why.
+        StorageFull: no room.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if form.adapter is not None and _may_travel(form.adapter, made_from, onto):
+        package = _adapter(form, folder)
+    else:
+        package = _encoded(source, finetuned, made_from, onto, form, folder, score, reference)
+    _screen(source, onto, package)
+    return package
+
+
+def _may_travel(adapter: Path, made_from: Base, onto: Base) -> bool:
+    """Return whether an adapter means the same on `onto`: what DoRA adds depends on the base."""
+    from coldfusion_shared.weights.lora import ADAPTER_CONFIG
+    from coldfusion_shared.weights.lora.config import parse_config
+
+    if made_from.version == onto.version:
+        return True
+    return not parse_config((adapter / ADAPTER_CONFIG).read_bytes()).dora
+
+
+def _adapter(form: Form, folder: Path) -> Package:
+    from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+    assert form.adapter is not None
+    files = {}
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        files[name] = folder / name
+        with writing(folder):
+            shutil.copyfile(form.adapter / name, files[name])
+    return Package(LORA, files, form.frozen)
+
+
+def _encoded(
+    source: Source,
+    finetuned: Path,
+    made_from: Base,
+    onto: Base,
+    form: Form,
+    folder: Path,
+    score: Score | None,
+    reference: float | None,
+) -> Package:
+    whole = folder / "whole.safetensors"
+    write_contribution(source, finetuned, made_from, onto, whole)
+    for place, encoding in enumerate(form.encodings, 1):
+        package = _encode(source, whole, onto, encoding, form, folder)
+        if score is not None and package.relative_error:
+            package = _scored(source, finetuned, made_from, onto, package, score)
+        if package.encoding != "full":
+            source.reporter.say(package.told())
+        if place == len(form.encodings) or not _loses_too_much(package, reference):
+            break
+        source.reporter.say("That is too much; the next encoding loses less.")
+        for path in package.files.values():
+            path.unlink()
+    whole.unlink(missing_ok=True)
+    return package
+
+
+def _loses_too_much(package: Package, reference: float | None) -> bool:
+    if (package.relative_error or 0) > MOST_ERROR:
+        return True
+    if package.score is None or reference is None:
+        return False
+    return package.score < reference - MOST_LOSS
+
+
+def _encode(
+    source: Source, whole: Path, onto: Base, encoding: str, form: Form, folder: Path
+) -> Package:
+    from coldfusion_shared.fusion.executor import threads
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+    from coldfusion_shared.weights.codecs import weights_encoding
+
+    if encoding == "full" and not form.frozen:
+        # As it was written: nothing is lost, and nothing left out.
+        return Package(encoding, {FULL_FILE: whole.rename(folder / FULL_FILE)})
+    kind = weights_encoding(encoding)
+    with (
+        Checkpoint.from_file(whole) as weights,
+        Checkpoint.from_folder(base_folder(source, onto)) as base,
+    ):
+        executor = threads(os.cpu_count() or 1)
+        tensors = _trained(weights.tensors, base.tensors, form.frozen)
+        cost = kind.encode(tensors, base.tensors, folder, executor=executor)
+    files = {name: folder / name for name in kind.files}
+    return Package(encoding, files, form.frozen, cost.relative_error, cost.cosine)
+
+
+def _trained(weights: Tensors, base: Tensors, frozen: Sequence[str]) -> Tensors:
+    """Return what is not frozen; raises `ContributionRejected` where what is has changed."""
+    from coldfusion_shared.weights.codecs.changes import changed
+    from coldfusion_shared.weights.frozen import is_frozen
+
+    still = {name: tensor for name, tensor in weights.items() if is_frozen(name, frozen)}
+    moved = changed(still, base, lambda _: None)
+    if moved:
+        raise ContributionRejected(
+            f"{moved[0]} was to be frozen, and has changed all the same.",
+            hint="Leave it out of --freeze, or finetune again.",
+            tensors=moved[:10],
+        )
+    return {name: tensor for name, tensor in weights.items() if name not in still}
+
+
+def _scored(
+    source: Source, finetuned: Path, made_from: Base, onto: Base, package: Package, score: Score
+) -> Package:
+    """Measure the model that others would have of the package."""
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+    from coldfusion_shared.weights.codecs import open_update
+    from coldfusion_shared.weights.write import write_decoded
+
+    with source.cache.scratch() as folder, ExitStack() as stack:
+        for path in finetuned.iterdir():
+            if path.is_file() and path.suffix != ".safetensors" and "index" not in path.name:
+                shutil.copyfile(path, folder / path.name)
+        model = stack.enter_context(Checkpoint.from_folder(finetuned))
+        before = stack.enter_context(Checkpoint.from_folder(base_folder(source, made_from)))
+        target = stack.enter_context(Checkpoint.from_folder(base_folder(source, onto)))
+        update = open_update(package.encoding, _sources(package, stack), target.tensors)
+        write_decoded(model, before, update, folder / FULL_FILE)
+        return replace(package, score=score(folder))
+
+
+def _sources(package: Package, stack: ExitStack) -> dict[str, FileSource]:
+    from coldfusion_shared.weights.checkpoint import FileSource
+
+    sources = {name: FileSource(path) for name, path in package.files.items()}
+    for opened in sources.values():
+        stack.callback(opened.close)
+    return sources
+
+
+def _screen(source: Source, onto: Base, package: Package) -> None:
+    from coldfusion_shared.screening.screen import Encoded, screen
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+
+    with ExitStack() as stack:
+        base = stack.enter_context(Checkpoint.from_folder(base_folder(source, onto)))
+        sources = _sources(package, stack)
+        rejections = screen(Encoded(package.encoding, sources, package.frozen), base).rejections
+    if rejections:
+        for path in package.files.values():
+            path.unlink()
+        reasons = "; ".join(finding.message.rstrip(".") for finding in rejections)
+        raise ContributionRejected(
+            f"The finetuned weights would be rejected: {reasons}.",
+            hint="Nothing was sent. Finetune again with other settings; where values are not "
+            "finite, a smaller --lr helps.",
+            tensors=[name for finding in rejections for name in finding.tensors],
+        )

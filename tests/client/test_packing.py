@@ -1,0 +1,117 @@
+"""What is sent of a finetuned model, and what happens if the encoding loses too much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coldfusion_client.bases import Source, find_base
+from coldfusion_client.forms import Form
+from coldfusion_client.packing import adapter_bytes, body_bytes, is_adapter, pack
+from coldfusion_shared import errors
+from coldfusion_shared.finetune.settings import FinetuneSettings
+from tests.client.helpers import NAMES, Notes, model_files, weights
+from tests.client.repository import MODEL, Repository
+from tests.shared.checkpoints import file_bytes, read_file
+
+ALL = ["delta-sign", "delta-sparse", "delta-int8", "delta", "full"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "finetuned"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights(0.5, prefix="bert.", head=True))
+    return folder
+
+
+def test_an_encoding_is_written_and_told(source: Source, folder: Path, notes: Notes) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    package = pack(source, folder, base, base, Form(["delta-int8"]), folder.parent / "out")
+    assert list(package.files) == ["update.safetensors"]
+    # The same value everywhere is exact in eight bits.
+    assert package.relative_error == pytest.approx(0, abs=1e-6)
+    assert any("Encoded as delta-int8: " in said for said in notes.said)
+    assert [path.name for path in (folder.parent / "out").iterdir()] == ["update.safetensors"]
+
+
+def test_what_scores_much_worse_is_followed_by_what_is_more_exact(
+    source: Source, folder: Path, notes: Notes
+) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: (values + rng.standard_normal(values.shape)).astype(np.float32)
+        for name, values in read_file((folder / "model.safetensors").read_bytes()).items()
+    }
+    (folder / "model.safetensors").write_bytes(file_bytes(tensors))
+    scores = iter([70.0, 78.9, 79.0])
+    seen: list[Path] = []
+
+    def score(model: Path) -> float:
+        seen.append(model)
+        decoded = read_file((model / "model.safetensors").read_bytes())
+        assert decoded.keys() == tensors.keys()
+        assert (decoded["classifier.weight"] == tensors["classifier.weight"]).all()
+        return next(scores)
+
+    out = folder.parent / "out"
+    package = pack(source, folder, base, base, Form(ALL), out, score=score, reference=80.0)
+    assert (package.encoding, package.score) == ("delta-int8", 79.0)
+    assert len(seen) == 3
+    assert notes.said.count("That is too much; the next encoding loses less.") == 2
+    assert [path.name for path in out.iterdir()] == ["update.safetensors"]
+
+
+def test_the_last_one_is_taken_whatever_it_loses(source: Source, folder: Path) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    form, out = Form(["delta-sign"]), folder.parent / "out"
+    package = pack(source, folder, base, base, form, out, score=lambda _: 0.0, reference=80.0)
+    assert package.encoding == "delta-sign"
+
+
+def test_an_update_onto_another_base_is_the_same_update(
+    source: Source, folder: Path, repository: Repository
+) -> None:
+    old = find_base(source.api, MODEL, "v0")
+    repository.publish(model_files(1))
+    new = find_base(source.api, MODEL, "v1")
+    own = pack(source, folder, old, old, Form(["delta"]), folder.parent / "a")
+    moved = pack(source, folder, old, new, Form(["delta"]), folder.parent / "b")
+    one, other = (p.files["update.safetensors"].read_bytes() for p in (own, moved))
+    assert one == other
+
+
+def test_a_frozen_layer_that_changed_is_not_sent(source: Source, folder: Path) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    frozen = Form(["delta"], frozen=(next(iter(NAMES)),))
+    with pytest.raises(errors.ContributionRejected, match="was to be frozen"):
+        pack(source, folder, base, base, frozen, folder.parent / "out")
+
+
+def test_a_model_that_learnt_nothing_is_not_sent(source: Source, folder: Path) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    (folder / "model.safetensors").write_bytes(weights(0.0, prefix="bert.", head=True))
+    with pytest.raises(errors.ContributionRejected, match="identical to the base"):
+        pack(source, folder, base, base, Form(["delta-int8"]), folder.parent / "out")
+
+
+def test_adapters_are_known_by_their_files(tmp_path: Path) -> None:
+    assert not is_adapter(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert is_adapter(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert not is_adapter(tmp_path)
+
+
+def test_sizes_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(
+        file_bytes(read_file(model_files()["model.safetensors"]))
+    )
+    whole = body_bytes(tmp_path)
+    assert whole == 4 * sum(a.size for a in read_file(model_files()["model.safetensors"]).values())
+    assert adapter_bytes(tmp_path, FinetuneSettings(lora=True, lora_rank=1)) > 0
