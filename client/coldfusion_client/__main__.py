@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 
 from coldfusion_client.cli.errors import INTERRUPTED, exit_code
-from coldfusion_client.cli.output import before_options
+from coldfusion_client.cli.output import Output
 from coldfusion_shared.errors import MissingExtra
 
 _NEEDED = ("typer", "httpx", "rich", "platformdirs")
@@ -20,7 +20,7 @@ def main() -> None:
         if find_spec(module) is None:
             missing = MissingExtra.of("client", module)
             status = exit_code(missing.code)
-            before_options(sys.argv[1:]).error_document(missing, status)
+            Output(as_json="--json" in sys.argv).error_document(missing, status)
             sys.stderr.write(f"Error: {missing.message}\n{missing.hint}\n")
             sys.exit(status)
 

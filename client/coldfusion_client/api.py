@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from coldfusion_client.connection import Connection, timeout
 from coldfusion_shared.errors import ServerError
-from coldfusion_shared.schemas.bases import Base, Evaluation, EvaluationReport
+from coldfusion_shared.schemas.bases import Base, Difference, Evaluation, EvaluationReport
 from coldfusion_shared.schemas.common import Page, ServerInfo
 from coldfusion_shared.schemas.contributions import (
     Contribution,
@@ -163,11 +163,27 @@ class Api:
         Raises:
             Transient: it could not be opened.
         """
+        return self._open(f"/v1/models/{model}/bases/{version}/files/{quote(path)}", start, end)
+
+    def differences(self, model: str, version: str) -> list[Difference]:
+        """Return the differences by which a base's files can be had from its parent's."""
+        path = f"/v1/models/{model}/bases/{version}/differences"
+        return _parsed(list[Difference], self.connection.call("GET", path))
+
+    def open_difference(
+        self, model: str, version: str, sha256: str, start: int = 0, end: int | None = None
+    ) -> AbstractContextManager[httpx.Response]:
+        """Open a difference as `open_file` opens a file."""
+        path = f"/v1/models/{model}/bases/{version}/differences/{sha256}"
+        return self._open(path, start, end)
+
+    def _open(
+        self, path: str, start: int, end: int | None
+    ) -> AbstractContextManager[httpx.Response]:
         headers = {"Accept-Encoding": "identity"}
         if start or end is not None:
             headers["Range"] = f"bytes={start}-" + ("" if end is None else str(end - 1))
-        file = f"/v1/models/{model}/bases/{version}/files/{quote(path)}"
-        return self.connection.stream(file, headers=headers)
+        return self.connection.stream(path, headers=headers)
 
     def events(self, model: str | None = None, after: int = 0, limit: int = 100) -> list[Event]:
         """Return what happened after the event `after`, oldest first."""

@@ -10,9 +10,11 @@ from coldfusion_shared.schemas.bases import Base
 
 def write_contribution(
     source: Source, finetuned: Path, made_from: Base, onto: Base, out: Path
-) -> None:
+) -> str:
     """
     Write the body of a finetuned model, moved to the base `onto` where that is another one.
+
+    Returns the SHA-256 of the body as it was before it was moved, in hexadecimal.
 
     Args:
         source: brings the bases.
@@ -30,6 +32,7 @@ def write_contribution(
     """
     # Here and not above: numpy takes a while to load, and most commands need no tensors.
     from coldfusion_shared.weights.checkpoint import Checkpoint
+    from coldfusion_shared.weights.digests import file_sha256
     from coldfusion_shared.weights.vocabulary import check_vocabulary
     from coldfusion_shared.weights.write import write_body, write_rebased
 
@@ -40,8 +43,10 @@ def write_contribution(
     ):
         check_vocabulary(base_folder(source, made_from), finetuned)
         write_body(model, base, body)
+        digest = file_sha256(body)
         if body != out:
             folder = base_folder(source, onto)
             with Checkpoint.from_file(body) as own, Checkpoint.from_folder(folder) as target:
                 write_rebased(own, base, target, out)
             body.unlink()
+    return digest

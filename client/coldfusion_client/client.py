@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self, overload
 
 from coldfusion_client.bases import LATEST, Source, model_name, version_name
 from coldfusion_client.cache import Cache, default_cache
-from coldfusion_client.forms import AUTO
+from coldfusion_client.forms import FULL
 from coldfusion_client.memory import saved
 from coldfusion_client.opening import choose, open_api
 from coldfusion_client.pull import pull
@@ -137,7 +137,7 @@ class Client:
         wait: bool = True,
         onto_latest: bool = False,
         work: Work | None = None,
-        encoding: str = AUTO,
+        encoding: str = FULL,
     ) -> Contribution:
         """
         Contribute what a finetuned model learnt: its body's weights. The head stays here.

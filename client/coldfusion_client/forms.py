@@ -10,6 +10,7 @@ from coldfusion_shared.errors import EncodingRefused, UnknownName
 from coldfusion_shared.schemas.models import Policy
 
 AUTO = "auto"
+FULL = "full"
 LORA = "lora"
 # From the most exact to the smallest, with the share of a float32 body that is sent. Measured:
 # benchmarks/RESULTS.md.

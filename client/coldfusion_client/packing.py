@@ -44,6 +44,7 @@ class Package:
         relative_error: share of the update's length that is lost; null: nothing can be.
         cosine: between the update and what is decoded; null likewise.
         score: of the finetuned model, decoded, in percent; null: not measured.
+        weights_sha256: of the finetuned body before it was encoded or moved; null: of an adapter.
     """
 
     encoding: str
@@ -52,6 +53,7 @@ class Package:
     relative_error: float | None = None
     cosine: float | None = None
     score: float | None = None
+    weights_sha256: str | None = None
 
     def told(self) -> str:
         """Return a sentence on what the encoding costs."""
@@ -159,7 +161,7 @@ def _encoded(
     reference: float | None,
 ) -> Package:
     whole = folder / "whole.safetensors"
-    write_contribution(source, finetuned, made_from, onto, whole)
+    digest = write_contribution(source, finetuned, made_from, onto, whole)
     for place, encoding in enumerate(form.encodings, 1):
         package = _encode(source, whole, onto, encoding, form, folder)
         if score is not None and package.relative_error:
@@ -172,7 +174,7 @@ def _encoded(
         for path in package.files.values():
             path.unlink()
     whole.unlink(missing_ok=True)
-    return package
+    return replace(package, weights_sha256=digest)
 
 
 def _loses_too_much(package: Package, reference: float | None) -> bool:

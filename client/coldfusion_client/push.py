@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coldfusion_client.bases import Source, base_folder, find_base
 from coldfusion_client.connection import USER_AGENT
-from coldfusion_client.forms import AUTO, LORA, Form, check_taken, choose_encodings
+from coldfusion_client.forms import AUTO, FULL, LORA, Form, check_taken, choose_encodings
 from coldfusion_client.moves import onto_newest
 from coldfusion_client.packing import body_bytes, is_adapter, pack
 from coldfusion_client.record import read_record
@@ -28,7 +28,7 @@ def push(
     onto_latest: bool,
     wait: bool,
     work: Work | None = None,
-    encoding: str = AUTO,
+    encoding: str = FULL,
 ) -> Contribution:
     """
     Contribute the body of the transformers model, or the LoRA adapter, in `folder`.
@@ -41,7 +41,8 @@ def push(
         onto_latest: put the update onto the newest base, where that is another one.
         wait: wait for the verdict.
         work: what may be said of the work in public; null: nothing.
-        encoding: the form of the update; `AUTO`: as small as the connection asks for.
+        encoding: the form of the update; `AUTO`: as small as the connection asks for. An adapter
+            travels as it is.
 
     Raises:
         BadModel, IncompatibleWeights: the folder does not hold what can be contributed.
@@ -79,7 +80,7 @@ def _push(
 def _form(source: Source, folder: Path, made_from: Base, encoding: str) -> Form:
     policy = source.api.model(made_from.model).policy
     if is_adapter(folder):
-        if encoding not in (AUTO, LORA):
+        if encoding not in (AUTO, FULL, LORA):
             raise InvalidRequest(
                 f"{folder} holds a LoRA adapter, which travels as it is.",
                 hint="Leave --encoding out, or merge the adapter into its model first.",

@@ -40,6 +40,7 @@ def declaration(base: str, package: Package, work: Work) -> Declaration:
         encoding=package.encoding,
         frozen=list(package.frozen),
         files=[file_entry(path, name) for name, path in package.files.items()],
+        weights_sha256=package.weights_sha256,
         work=work.model_copy(update=measured),
     )
 

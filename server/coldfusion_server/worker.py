@@ -12,6 +12,7 @@ from threading import Event
 import structlog
 
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.differences import make_next
 from coldfusion_server.services.fusing import fuse_next
 from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
 from coldfusion_server.services.screening import screen_next
@@ -39,6 +40,8 @@ def work_once(ctx: Context, holder: str) -> bool:
     try:
         # Fusing first: a flood of uploads must not hold up a round that is closed.
         worked = fuse_next(ctx, holder) or screen_next(ctx, holder)
+        # Nobody waits for these: they are made where there is nothing else to do.
+        worked = worked or make_next(ctx, holder)
         # Not after an error: a worker whose database stays away must not look well.
         ctx.pulse()
         return worked

@@ -14,7 +14,8 @@ Every error that we raise on purpose, as a tree:
   x TooLarge
   x UploadRefused (an upload URL is wrong, expired, or its body is not what it signs)
   x BadWeights
-    · MalformedWeights, IncompatibleWeights, NonFiniteWeights, DigestMismatch, ContributionRejected
+    · MalformedWeights, IncompatibleWeights, NonFiniteWeights, UndecodableUpdate, EncodingRefused,
+      DigestMismatch, ContributionRejected
   x BadModel (a folder that is no model)
   x BadData (a contributor's data set)
   x BadBackup (a backup of a database)

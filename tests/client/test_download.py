@@ -14,9 +14,11 @@ import pytest
 from coldfusion_client.bases import Source, bring
 from coldfusion_client.cache import Cache
 from coldfusion_client.transfer import receiving
+from coldfusion_client.transfer.changes import offered
 from coldfusion_client.transfer.download import fetch
 from coldfusion_client.transfer.partial import PartialFile
 from coldfusion_shared import errors
+from coldfusion_shared.schemas.bases import DIFFERENCE_BYTES, ParentBase
 from tests.client.helpers import Notes
 from tests.client.repository import MODEL, Repository, once, problem, ranged
 
@@ -437,3 +439,23 @@ def test_the_right_to_download_is_waited_for(tmp_path: Path) -> None:
     with cache.lock("d" * 64), pytest.raises(GivenUp), cache.lock("d" * 64, sleep):
         pass
     assert len(waits) == 2
+
+
+# Differences.
+
+
+def test_a_server_that_knows_no_differences_is_asked_for_the_file(
+    source: Source, repository: Repository
+) -> None:
+    large = Repository({"model.safetensors": bytes(DIFFERENCE_BYTES)})
+    manifest = large.newest.manifest
+    parent = ParentBase(version="v0", digest="0" * 64)
+    later = manifest.model_copy(update={"parent": parent, "version": "v1"})
+    # The fake one is such a server.
+    assert offered(source.api, source.cache, later, later.files) == {}
+    assert len(repository.seen("GET", "/differences")) == 1
+    # What has no parent, or is small, is not asked about.
+    assert offered(source.api, source.cache, manifest, manifest.files) == {}
+    small = repository.newest.manifest.model_copy(update={"parent": parent})
+    assert offered(source.api, source.cache, small, small.files) == {}
+    assert len(repository.seen("GET", "/differences")) == 1

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults.stage import MIB, MODEL, Stage
+from tests.faults.stage import MIB, MODEL, Stage, wait_for
 
 SIZE = 1 * MIB
 # What the buffers of the two sockets and the server's own take in beyond what was declared.
@@ -176,7 +176,7 @@ def test_a_body_that_ends_early_is_not_kept(on_disk: Stage, target: str) -> None
         connection.shutdown(socket.SHUT_WR)
         answer(connection)
     assert kept(on_disk, target) == []
-    assert on_disk.temporary() == []
+    wait_for(lambda: on_disk.temporary() == [], "the server to tidy up")
 
 
 def test_bodies_that_hardly_move_hold_up_nobody(on_disk: Stage, target: str) -> None:

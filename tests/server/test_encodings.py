@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
 from coldfusion_shared.weights.codecs import discover, open_update, weights_encoding
 from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from tests.server.backends import Backend
 from tests.server.repository import (
     MODEL,
     Contributor,
     Repository,
     body_file,
     body_of,
-    repository,
     tiny_tensors,
 )
 from tests.server.test_cli import Run, run
@@ -39,11 +37,11 @@ MATRIX = "encoder.layer.0.dense.weight"
 NOTHING_TRAINED = ["embeddings", "pooler", "encoder.layer.0.dense.bias"]
 
 
-@pytest.fixture
-def repo(tmp_path: Path, backend: Backend) -> Iterator[Repository]:
-    with backend.database() as url, repository(tmp_path / "data", url) as opened:
-        opened.model(min_contributions=100)
-        yield opened
+@pytest.fixture(autouse=True)
+def many(repo: Repository) -> None:
+    """Let no round close by itself."""
+    put = repo.client(repo.token("first", "maintainer")).put
+    assert put(f"/v1/models/{MODEL}/policy", json={"min_contributions": 100}).status_code == 200
 
 
 def encoded(folder: Path, name: str, seed: int) -> Files:

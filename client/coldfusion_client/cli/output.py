@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from coldfusion_client.cli.text import clean
 from coldfusion_client.reporting import Bar, Silent, Unit
 from coldfusion_shared.errors import ColdFusionError
-from coldfusion_shared.finetune import processes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,6 +140,9 @@ class Output:
 
 def before_options(words: Sequence[str]) -> Output:
     """Return where to write while all that is known of the options are the words given."""
+    # Here and not above: without the extra there is nothing to import, and that has to be said.
+    from coldfusion_shared.finetune import processes
+
     return Output(as_json="--json" in words and processes.is_first())
 
 

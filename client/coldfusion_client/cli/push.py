@@ -19,7 +19,7 @@ from coldfusion_client.cli.options import (
     is_onto_latest,
 )
 from coldfusion_client.cli.session import session
-from coldfusion_client.forms import AUTO
+from coldfusion_client.forms import FULL
 
 
 def push(
@@ -40,7 +40,7 @@ def push(
             show_default=False,
         ),
     ] = None,
-    encoding: Encoding = AUTO,
+    encoding: Encoding = FULL,
     onto: Onto = None,
     wait: Wait = True,
     progress: Progress = True,

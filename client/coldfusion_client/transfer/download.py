@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import httpx
 
 from coldfusion_client.api import Api
 from coldfusion_client.cache import Cache
 from coldfusion_client.disk import writing
 from coldfusion_client.reporting import Bar
+from coldfusion_client.transfer.changes import bring_changes, offered
 from coldfusion_client.transfer.crew import Crew
 from coldfusion_client.transfer.partial import PartialFile
 from coldfusion_client.transfer.receiving import Job, receive
 from coldfusion_shared.errors import DigestMismatch
-from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.bases import Difference, Manifest
 from coldfusion_shared.schemas.files import FileEntry
 
 WORKERS = 4
@@ -29,6 +34,8 @@ def fetch(
     """
     Bring a base's files into `cache`; those that are there already are not downloaded.
 
+    Where the cache has what the base was made from, a difference is brought if there is one.
+
     Args:
         api: where to get them.
         cache: where to keep them.
@@ -43,18 +50,41 @@ def fetch(
         StorageFull: no room on the disk.
         ServerUnreachable: the connection was lost too often.
     """
+    wanted = list(entries)
+    changes = offered(api, cache, base, wanted)
     with Crew(workers) as requests, Crew(workers) as files:
-        job = Job(api, base, bar, requests, files)
-        files.finish([files.submit(_bring, job, cache, entry) for entry in entries])
+
+        def opened(
+            entry: FileEntry, start: int, end: int | None
+        ) -> AbstractContextManager[httpx.Response]:
+            return api.open_file(base.model, base.version, entry.path, start, end)
+
+        def difference(
+            entry: FileEntry, start: int, end: int | None
+        ) -> AbstractContextManager[httpx.Response]:
+            return api.open_difference(base.model, base.version, entry.sha256, start, end)
+
+        job = Job(api, base, opened, bar, requests, files)
+        by_changes = replace(job, open=difference)
+        files.finish(
+            [
+                files.submit(_bring, job, cache, entry, by_changes, changes.get(entry.sha256))
+                for entry in wanted
+            ]
+        )
 
 
-def _bring(job: Job, cache: Cache, entry: FileEntry) -> None:
+def _bring(
+    job: Job, cache: Cache, entry: FileEntry, by_changes: Job, changes: Difference | None
+) -> None:
     over = job.files.flag()
     over.check()
     # Two processes that need the same file: the second one finds it when its turn comes.
     with cache.lock(entry.sha256, over.sleep), writing(cache.root):
         if cache.find(entry) is not None:
             job.bar.advance(entry.size)
+            return
+        if changes is not None and bring_changes(by_changes, cache, entry, changes):
             return
         partial = PartialFile(cache.partial(entry.sha256), entry.size)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -34,12 +34,17 @@ _BLOCK_BYTES = 2**20
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(\*|[0-9]{1,18})")
 
 
+# Opens bytes of a file, from the first number up to the second one or to its end.
+Open = Callable[[FileEntry, int, int | None], AbstractContextManager[httpx.Response]]
+
+
 @dataclass(frozen=True)
 class Job:
     """What the files of one download have in common: where from, and who does the work."""
 
     api: Api
     base: Manifest
+    open: Open
     bar: Bar
     requests: Crew
     files: Crew
@@ -183,8 +188,7 @@ class _Receiver:
 
     def _open(self, start: int, end: int | None) -> AbstractContextManager[httpx.Response]:
         self.over.check()
-        base = self.job.base
-        return self.job.api.open_file(base.model, base.version, self.entry.path, start, end)
+        return self.job.open(self.entry, start, end)
 
     def _blocks(self, response: httpx.Response, room: int) -> Iterator[bytes]:
         """Yield the body, of which no more than `room` bytes are taken."""

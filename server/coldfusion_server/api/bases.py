@@ -12,8 +12,8 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
 from coldfusion_server.api.files import StoredFile
 from coldfusion_server.api.ranges import check_range
-from coldfusion_server.services import bases, evaluations
-from coldfusion_shared.schemas.bases import Base, Evaluation, EvaluationReport
+from coldfusion_server.services import bases, differences, evaluations
+from coldfusion_shared.schemas.bases import Base, Difference, Evaluation, EvaluationReport
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.files import FileEntry
 
@@ -56,7 +56,34 @@ def get_file(
     ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, path: str, request: Request
 ) -> Response:
     """Send one file of a base, whole or by range, or where it is. The ETag is its SHA-256."""
-    file = bases.get_file(ctx, model, version, path, who)
+    return _sent(ctx, bases.get_file(ctx, model, version, path, who), request)
+
+
+@router.get("/{version}/differences")
+def list_differences(
+    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath
+) -> list[Difference]:
+    """List the differences by which the base's weights can be had from its parent's."""
+    return differences.list_differences(ctx, model, version, who)
+
+
+@router.get(
+    "/{version}/differences/{sha256}",
+    response_class=FileResponse,
+    responses={
+        206: {"description": "part of the file"},
+        304: {"description": "not modified"},
+        307: {"description": "the file is to be had from the object store, for a while"},
+    },
+)
+def get_difference(
+    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, sha256: str, request: Request
+) -> Response:
+    """Send one difference, whole or by range, or where it is. The ETag is its SHA-256."""
+    return _sent(ctx, differences.get_difference(ctx, model, version, sha256, who), request)
+
+
+def _sent(ctx: Ctx, file: FileEntry, request: Request) -> Response:
     etag = f'"{file.sha256}"'
     if _matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})

@@ -100,7 +100,24 @@ class BaseRow(Table):
     # The canonical manifest as text: what the digest is taken of, to the byte.
     manifest: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
+    # When its differences from its parent were made, if that was worth it.
+    differences_at: Mapped[datetime | None]
     files: Mapped[list[BaseFileRow]] = relationship(order_by="BaseFileRow.id")
+
+
+class DifferenceRow(Table):
+    """A stored difference, by which a file of a base is had from its parent's."""
+
+    __tablename__ = "differences"
+    __table_args__ = (UniqueConstraint("base_id", "path"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"))
+    path: Mapped[str]
+    old_sha256: Mapped[str] = mapped_column(String(64))
+    new_sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
 
 
 class BaseFileRow(Table):
@@ -210,6 +227,8 @@ class ContributionRow(Table):
     frozen: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"), default=list)
     idempotency_key: Mapped[str] = mapped_column(String(200))
     request_sha256: Mapped[str] = mapped_column(String(64))
+    # Of the weights before they were encoded, as their contributor says.
+    weights_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     work: Mapped[dict[str, Any]]
     findings: Mapped[list[Any]]
     tensors_digest: Mapped[str | None] = mapped_column(String(64))

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -113,7 +113,8 @@ def _new_row(
     base_files = manifest_of(base).files
     encoding = _check_encoding(model, declaration.encoding)
     weights = _check_files(ctx, base_files, declaration.files, encoding)
-    _check_not_contributed(session, model, weights)
+    source = declaration.weights_sha256 or weights.sha256
+    _check_not_contributed(session, model, weights, source)
     check_quota(ctx, session, who, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
     row = ContributionRow(
@@ -125,6 +126,7 @@ def _new_row(
         state=ContributionState.DECLARED,
         encoding=declaration.encoding,
         frozen=declaration.frozen,
+        weights_sha256=source,
         idempotency_key=key,
         request_sha256=request,
         work=declaration.work.model_dump(mode="json"),
@@ -218,7 +220,7 @@ def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
     return same and not is_weights(file.path)
 
 
-def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry) -> None:
+def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry, source: str) -> None:
     # Of those that are only declared anybody may have any number: the bytes decide.
     lost = (
         ContributionState.DECLARED,
@@ -231,7 +233,10 @@ def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry) -
         .join(ContributionFileRow)
         .where(
             ContributionRow.model_id == model.id,
-            ContributionFileRow.sha256 == file.sha256,
+            or_(
+                ContributionFileRow.sha256 == file.sha256,
+                ContributionRow.weights_sha256 == source,
+            ),
             ContributionRow.state.not_in(lost),
         )
     )

@@ -1,7 +1,8 @@
 """
 Which objects are needed, and the lock by which new references and garbage collection take turns.
 
-An object is needed by whatever names it: a base, for ever; the candidate of a round that is under
+An object is needed by whatever names it: a base, for ever; a newest base's difference from the one
+before, as long as it is one of them; the candidate of a round that is under
 way; a contribution on its way to a base; and one that is part of a base, as long as its model's
 policy keeps it.
 """
@@ -19,6 +20,7 @@ from coldfusion_server.db.tables import (
     BaseRow,
     ContributionFileRow,
     ContributionRow,
+    DifferenceRow,
     ModelRow,
     RoundRow,
 )
@@ -32,6 +34,8 @@ Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 REFERENCES = 0xC01DF0512
 # More than the patience of any store's client.
 HELD_SECONDS = 600
+# Bases of a model, the newest, that can be had by their difference from the one before.
+DIFFERENCES = 3
 # What their files are needed for is still to come.
 WAITED_FOR = (
     ContributionState.DECLARED,
@@ -74,7 +78,7 @@ class Manifests:
         self._digests: set[str] = set()
 
     def look(self, session: Session) -> set[str]:
-        """Return the digests of all that bases, and candidates under way, are made of."""
+        """Return the digests of all that bases and candidates under way are made of or had by."""
         # Candidates first: what is published between the two queries is found in the second.
         candidates = select(RoundRow.candidate).where(
             RoundRow.candidate.is_not(None), RoundRow.state.not_in(_ENDED)
@@ -83,7 +87,17 @@ class Manifests:
         for number in set(session.scalars(select(BaseRow.id))) - self._bases:
             self._digests |= _digests([session.get_one(BaseRow, number).manifest])
             self._bases.add(number)
-        return found | self._digests
+        differences = offered_differences(select(DifferenceRow.sha256))
+        return found | self._digests | set(session.scalars(differences))
+
+
+def offered_differences(query: Query) -> Query:
+    """Let `query` see the differences to the newest bases of each model; others are given up."""
+    return (
+        query.join(BaseRow, BaseRow.id == DifferenceRow.base_id)
+        .join(ModelRow, ModelRow.id == BaseRow.model_id)
+        .where(BaseRow.number > ModelRow.current - DIFFERENCES)
+    )
 
 
 def base_objects(session: Session, *where: ColumnElement[bool]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, FiniteFloat
 from coldfusion_shared.schemas.common import (
     NO_NUL,
     EncodingName,
+    FilePath,
     ModelName,
     Request,
     Response,
@@ -23,6 +24,8 @@ from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.recipes import Recipe
 
 WEIGHTS_FILE = "model.safetensors"
+# A smaller file is brought whole before anybody has asked for its difference.
+DIFFERENCE_BYTES = 2**20
 
 
 class ParentBase(Response):
@@ -101,6 +104,16 @@ class Base(Response):
     current: bool = Field(description="whether it is the newest")
     created_at: datetime
     manifest: Manifest
+
+
+class Difference(Response):
+    """By what a file of a base differs from the same one of its parent, as a stored file."""
+
+    path: FilePath
+    old_sha256: Sha256 = Field(description="the parent's file")
+    new_sha256: Sha256 = Field(description="this base's file")
+    size: int = Field(description="bytes of the difference")
+    sha256: Sha256 = Field(description="of the difference")
 
 
 class EvaluationReport(Request):

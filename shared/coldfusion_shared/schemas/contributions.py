@@ -14,6 +14,7 @@ from coldfusion_shared.schemas.common import (
     ModelName,
     Request,
     Response,
+    Sha256,
     Text,
     Version,
 )
@@ -91,6 +92,11 @@ class Declaration(Request):
             "those that the base has, too, are not uploaded",
         ),
     ]
+    weights_sha256: Sha256 | None = Field(
+        default=None,
+        description="of the finetuned body as it was before it was encoded, or put onto another "
+        "base: the same weights count once, in whatever form they come",
+    )
     work: Work = Work()
 
 
