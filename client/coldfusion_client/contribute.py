@@ -27,7 +27,7 @@ from coldfusion_client.following import call_in, dismiss
 from coldfusion_client.forms import AUTO, LORA, Form, choose_encodings
 from coldfusion_client.journal import Journal, task_key
 from coldfusion_client.newer import NewerBase
-from coldfusion_client.packing import body_bytes
+from coldfusion_client.packing import Score, body_bytes
 from coldfusion_client.permission import check_permission
 from coldfusion_client.record import Record, write_record
 from coldfusion_client.reporting import Reporter
@@ -35,7 +35,8 @@ from coldfusion_client.runs import Run, choose_run, older_training, working_on
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, told
 from coldfusion_client.training import ADAPTER_FOLDER, Data, StepProgress, Trainer
-from coldfusion_shared.errors import TrainingFailed
+from coldfusion_shared.errors import InvalidRequest, TrainingFailed
+from coldfusion_shared.finetune import processes
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution, Work
 from coldfusion_shared.schemas.models import Policy
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
     from coldfusion_shared.data.report import Finding
     from coldfusion_shared.finetune.settings import FinetuneSettings
+
+
+# Of what is said of a setting.
+MOST_LETTERS = 500
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,7 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
     clock = Stopwatch()
     check_permission(source.api.whoami())
     policy = source.api.model(order.model).policy
-    # Before anything is trained that could not be sent.
-    choose_encodings(order.wanted, policy, 0, None)
+    check_encoding(order, policy)
     newest = find_base(source.api, order.model, LATEST)
     # What the base is decides between kinds of tasks where the data alone do not.
     config = base_file(source, newest, "config.json")
@@ -159,7 +163,7 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         with clock.measure("upload"):
             goods = Goods(
                 run, base, _work(order, run), _form(order, source, run, base, policy),
-                partial(trainer.rescore, dataset=dataset, settings=order.settings),
+                _scorer(order, trainer, dataset),
             )  # fmt: skip
             contribution = deliver(source, goods, onto_latest=order.onto_latest)
         if order.wait:
@@ -276,6 +280,26 @@ def _tell_scores(reporter: Reporter, run: Run) -> None:
     )
 
 
+def _scorer(order: Order, trainer: Trainer, dataset: TextDataset) -> Score | None:
+    # Of several processes that trained together, only this one is left.
+    if processes.count() > 1:
+        return None
+    return partial(trainer.rescore, dataset=dataset, settings=order.settings)
+
+
+def check_encoding(order: Order, policy: Policy) -> None:
+    """
+    Refuse what could not be sent, before anything is trained.
+
+    Raises:
+        UnknownName, EncodingRefused: there is no such encoding, or the model does not take it.
+        InvalidRequest: an adapter is to be sent, and none learnt.
+    """
+    if order.wanted == LORA and not order.settings.lora:
+        raise InvalidRequest("There is no adapter to send.", hint="Add --lora to learn one.")
+    choose_encodings(order.wanted, policy, 0, None)
+
+
 def _form(order: Order, source: Source, run: Run, base: Base, policy: Policy) -> Form:
     size = body_bytes(base_folder(source, base))
     speed = upload_speed(source.cache.root, source.api.server)
@@ -283,7 +307,8 @@ def _form(order: Order, source: Source, run: Run, base: Base, policy: Policy) ->
     adapter = run.folder / ADAPTER_FOLDER if chosen == [LORA] else None
     if adapter is not None:
         # Where an adapter would mean something else on a newer base, its weights are sent.
-        chosen = choose_encodings(AUTO, policy, size, speed)
+        weights = policy.encodings is None or set(policy.encodings) - {LORA}
+        chosen = choose_encodings(AUTO, policy, size, speed) if weights else []
     return Form(chosen, order.settings.freeze or (), adapter)
 
 
@@ -298,7 +323,7 @@ def _work(order: Order, run: Run) -> Work:
         score_before=run.journal.score_before,
         score_after=trained.score if trained else None,
         settings={
-            name: ", ".join(value) if isinstance(value, list) else value
+            name: ", ".join(value)[:MOST_LETTERS] if isinstance(value, list) else value
             for name, value in order.settings.model_dump(mode="json").items()
         },
         client=USER_AGENT,

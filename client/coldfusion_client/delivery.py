@@ -15,7 +15,14 @@ from coldfusion_client.moves import onto_newest
 from coldfusion_client.packing import Score, pack
 from coldfusion_client.runs import Run
 from coldfusion_client.submission import declaration, send
-from coldfusion_shared.errors import BaseOutdated
+from coldfusion_client.training import ADAPTER_FOLDER
+from coldfusion_shared.errors import (
+    BaseOutdated,
+    EncodingRefused,
+    InvalidRequest,
+    QuotaExceeded,
+    TooLarge,
+)
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution, Declaration, Work
 
@@ -69,9 +76,10 @@ def _attempt(source: Source, goods: Goods, onto: Base) -> Contribution:
     files = partial(_files, source, goods, onto, submission.declaration)
     try:
         contribution = send(onto.model, submission.declaration, files, source, run.note)
-    except BaseOutdated:
+    except (BaseOutdated, EncodingRefused, InvalidRequest, QuotaExceeded, TooLarge):
         # The Repository has not taken it, so it is as if we had not asked.
         run.journal.submissions.remove(submission)
+        run.tidy()
         run.save()
         raise
     run.note(contribution)
@@ -99,7 +107,6 @@ def _files(source: Source, goods: Goods, onto: Base, declared: Declaration) -> M
     if all(path.exists() for path in files.values()):
         return files
     # The same encoding as it was declared gives the same bytes.
-    form = replace(goods.form, encodings=[declared.encoding])
-    if declared.encoding != LORA:
-        form = replace(form, adapter=None)
+    adapter = goods.run.folder / ADAPTER_FOLDER if declared.encoding == LORA else None
+    form = replace(goods.form, encodings=[declared.encoding], adapter=adapter)
     return pack(source, goods.run.folder, goods.made_from, onto, form, outbox).files

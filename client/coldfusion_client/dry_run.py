@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
-from coldfusion_client.contribute import Order
+from coldfusion_client.contribute import Order, check_encoding
 from coldfusion_client.forms import LORA, SHARES, choose_encodings
 from coldfusion_client.packing import adapter_bytes, body_bytes
 from coldfusion_client.permission import check_permission
@@ -114,7 +114,7 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
             "A dry run is for one process.", hint="Give the command without torchrun."
         )
     check_permission(source.api.whoami())
-    choose_encodings(order.wanted, source.api.model(order.model).policy, 0, None)
+    check_encoding(order, source.api.model(order.model).policy)
     base = find_base(source.api, order.model, LATEST)
     config = base_file(source, base, "config.json")
     dataset = trainer.read(order.data, order.settings.seed, config)

@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING
 
 from coldfusion_client.bases import Source, base_folder
 from coldfusion_client.bodies import write_contribution
-from coldfusion_client.disk import writing
+from coldfusion_client.disk import write_atomically, writing
 from coldfusion_client.forms import LORA, Form
-from coldfusion_shared.errors import ContributionRejected
+from coldfusion_shared.errors import (
+    BadModel,
+    ContributionRejected,
+    EncodingRefused,
+    InvalidRequest,
+    TrainingFailed,
+)
 from coldfusion_shared.schemas.bases import Base
 
 if TYPE_CHECKING:
     from coldfusion_shared.finetune.settings import FinetuneSettings
     from coldfusion_shared.weights.checkpoint import FileSource
     from coldfusion_shared.weights.codecs.changes import Tensors
+    from coldfusion_shared.weights.lora import LoraUpdate
 
 # Returns the score of a finetuned model's folder, in percent.
 Score = Callable[[Path], float]
@@ -85,8 +92,9 @@ def adapter_bytes(base: Path, settings: FinetuneSettings) -> int:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter of peft's and no model."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+    """Return whether a folder holds an adapter of peft's and no model's weights."""
+    weights = (folder / name for name in (FULL_FILE, f"{FULL_FILE}.index.json"))
+    return (folder / "adapter_config.json").is_file() and not any(p.exists() for p in weights)
 
 
 def pack(
@@ -120,34 +128,75 @@ def pack(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if form.adapter is not None and _may_travel(form.adapter, made_from, onto):
-        package = _adapter(form, folder)
+    if form.adapter is not None and _may_travel(source, form.adapter, made_from, onto):
+        package = _adapter(source, form, made_from, folder)
     else:
+        _check_weights(finetuned, form, made_from)
         package = _encoded(source, finetuned, made_from, onto, form, folder, score, reference)
     _screen(source, onto, package)
     return package
 
 
-def _may_travel(adapter: Path, made_from: Base, onto: Base) -> bool:
-    """Return whether an adapter means the same on `onto`: what DoRA adds depends on the base."""
-    from coldfusion_shared.weights.lora import ADAPTER_CONFIG
-    from coldfusion_shared.weights.lora.config import parse_config
-
+def _may_travel(source: Source, adapter: Path, made_from: Base, onto: Base) -> bool:
+    """Return whether an adapter means the same on `onto`: what it replaces, or DoRA, does not."""
     if made_from.version == onto.version:
         return True
-    return not parse_config((adapter / ADAPTER_CONFIG).read_bytes()).dora
+    with ExitStack() as stack:
+        update = _opened(source, adapter, made_from, stack)
+        return all(
+            change.whole is None and (change.factors is None or change.factors.magnitude is None)
+            for change in update.changes.values()
+        )
 
 
-def _adapter(form: Form, folder: Path) -> Package:
+def _check_weights(finetuned: Path, form: Form, made_from: Base) -> None:
+    """Refuse to send weights where there is nothing but an adapter, or no form for them."""
+    if is_adapter(finetuned):
+        raise InvalidRequest(
+            "This adapter means something else on a newer base: it replaces tensors, or is a DoRA.",
+            hint="Merge it into its model with peft's merge_and_unload(), save that, and push it "
+            f"with --base {made_from.version} --onto latest.",
+        )
+    if not form.encodings:
+        raise EncodingRefused(
+            "The model takes nothing but adapters, and this one means something else on a newer "
+            "base.",
+            hint="Train it again from the newest base.",
+        )
+
+
+def _adapter(source: Source, form: Form, made_from: Base, folder: Path) -> Package:
+    """Write the adapter anew, without heads and without what only says where it was made."""
+    from coldfusion_shared.weights.checkpoint import Checkpoint
     from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+    from coldfusion_shared.weights.lora.config import without_private
+    from coldfusion_shared.weights.lora.match import without_heads
+    from coldfusion_shared.weights.write import write_tensors
 
     assert form.adapter is not None
-    files = {}
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        files[name] = folder / name
-        with writing(folder):
-            shutil.copyfile(form.adapter / name, files[name])
+    files = {name: folder / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)}
+    with ExitStack() as stack:
+        update = _opened(source, form.adapter, made_from, stack)
+        tensors = stack.enter_context(Checkpoint.from_file(form.adapter / ADAPTER_WEIGHTS)).tensors
+        write_tensors(without_heads(tensors, update.base), files[ADAPTER_WEIGHTS])
+    config = without_private((form.adapter / ADAPTER_CONFIG).read_bytes())
+    write_atomically(files[ADAPTER_CONFIG], config)
     return Package(LORA, files, form.frozen)
+
+
+def _opened(source: Source, adapter: Path, made_from: Base, stack: ExitStack) -> LoraUpdate:
+    from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
+    from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, open_adapter
+
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise BadModel(
+            f"The adapter in {adapter} has no {ADAPTER_WEIGHTS}.",
+            hint="Save it with save_pretrained(folder, safe_serialization=True).",
+        )
+    base = stack.enter_context(Checkpoint.from_folder(base_folder(source, made_from)))
+    weights = FileSource(adapter / ADAPTER_WEIGHTS)
+    stack.callback(weights.close)
+    return open_adapter((adapter / ADAPTER_CONFIG).read_bytes(), weights, base.tensors)
 
 
 def _encoded(
@@ -240,7 +289,11 @@ def _scored(
         target = stack.enter_context(Checkpoint.from_folder(base_folder(source, onto)))
         update = open_update(package.encoding, _sources(package, stack), target.tensors)
         write_decoded(model, before, update, folder / FULL_FILE)
-        return replace(package, score=score(folder))
+        try:
+            return replace(package, score=score(folder))
+        except TrainingFailed as error:
+            source.reporter.warn(f"The decoded model could not be scored: {error.message}")
+            return package
 
 
 def _sources(package: Package, stack: ExitStack) -> dict[str, FileSource]:

@@ -104,7 +104,10 @@ def test_adapters_are_known_by_their_files(tmp_path: Path) -> None:
     assert not is_adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     assert is_adapter(tmp_path)
+    # Some scripts save it beside the adapter.
     (tmp_path / "config.json").write_text("{}")
+    assert is_adapter(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert not is_adapter(tmp_path)
 
 
@@ -115,3 +118,67 @@ def test_sizes_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     whole = body_bytes(tmp_path)
     assert whole == 4 * sum(a.size for a in read_file(model_files()["model.safetensors"]).values())
     assert adapter_bytes(tmp_path, FinetuneSettings(lora=True, lora_rank=1)) > 0
+
+
+def adapter(folder: Path, **config: object) -> Path:
+    """Write an adapter as peft does, with a head and with more said than is anybody's business."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    names = {
+        "encoder.lora_A.weight": (2, 4),
+        "encoder.lora_B.weight": (4, 2),
+        "classifier.weight": (2, 4),
+    }
+    tensors = {
+        f"base_model.model.{name}": rng.standard_normal(shape).astype(np.float32)
+        for name, shape in names.items()
+    }
+    (folder / "adapter_model.safetensors").write_bytes(file_bytes(tensors))
+    said = {
+        "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["encoder"],
+        "modules_to_save": ["classifier"], "base_model_name_or_path": "/home/ann/patients",
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps({**said, **config}))
+    return folder
+
+
+def test_an_adapter_travels_without_its_head_and_without_paths(
+    source: Source, tmp_path: Path
+) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    folder = adapter(tmp_path / "adapter")
+    package = pack(source, folder, base, base, Form(["lora"], adapter=folder), tmp_path / "out")
+    tensors = read_file(package.files["adapter_model.safetensors"].read_bytes())
+    assert sorted(tensors) == [
+        "base_model.model.encoder.lora_A.weight", "base_model.model.encoder.lora_B.weight",
+    ]  # fmt: skip
+    config = package.files["adapter_config.json"].read_text()
+    assert "ann" not in config and "classifier" not in config
+    assert json.loads(config)["target_modules"] == ["encoder"]
+
+
+def test_an_adapter_that_depends_on_its_base_does_not_go_onto_another(
+    source: Source, tmp_path: Path, repository: Repository
+) -> None:
+    old = find_base(source.api, MODEL, "v0")
+    repository.publish(model_files(1))
+    new = find_base(source.api, MODEL, "v1")
+    plain = adapter(tmp_path / "plain")
+    package = pack(source, plain, old, new, Form(["lora"], adapter=plain), tmp_path / "a")
+    assert package.encoding == "lora"
+    whole = adapter(tmp_path / "whole", modules_to_save=["pooler"])
+    tensors = read_file((whole / "adapter_model.safetensors").read_bytes())
+    tensors["base_model.model.pooler.weight"] = np.ones((2, 2), np.float32)
+    (whole / "adapter_model.safetensors").write_bytes(file_bytes(tensors))
+    with pytest.raises(errors.InvalidRequest, match="something else on a newer base") as caught:
+        pack(source, whole, old, new, Form(["lora"], adapter=whole), tmp_path / "b")
+    assert caught.value.hint is not None and "--base v0 --onto latest" in caught.value.hint
+
+
+def test_an_adapter_of_an_older_peft_is_named(source: Source, tmp_path: Path) -> None:
+    base = find_base(source.api, MODEL, "v0")
+    folder = adapter(tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(errors.BadModel, match="has no adapter_model.safetensors") as caught:
+        pack(source, folder, base, base, Form(["lora"], adapter=folder), tmp_path / "out")
+    assert caught.value.hint is not None and "safe_serialization" in caught.value.hint

@@ -14,6 +14,7 @@ import pytest
 
 from coldfusion_server.services.rounds import close_by_hand
 from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
 from coldfusion_shared.weights.codecs import discover, open_update, weights_encoding
 from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -23,10 +24,11 @@ from tests.server.repository import (
     Repository,
     body_file,
     body_of,
+    repository,
     tiny_tensors,
 )
 from tests.server.test_cli import Run, run
-from tests.shared.checkpoints import Array, file_bytes, read_file, write_file
+from tests.shared.checkpoints import BFLOAT16, Array, file_bytes, read_file, write_file
 from tests.shared.weights.codecs.encoded import ALL, whole
 
 __all__ = ["run"]
@@ -109,8 +111,7 @@ def update_of(folder: Path, name: str, files: Files) -> dict[str, Array]:
     reader = open_update(name, sources, base.tensors)
     return {
         tensor: whole(reader, span).reshape(span.shape)
-        for tensor, span in base.spans().items()
-        if span.is_float
+        for tensor, span in body(base.spans()).items()
     }
 
 
@@ -237,6 +238,36 @@ def test_an_update_that_does_not_decode_is_rejected(repo: Repository, tmp_path: 
     assert [f["check"] for f in receipt["findings"] if f["verdict"] == "reject"] == ["decoding"]
 
 
+def test_a_heads_tensor_is_no_part_of_an_update(repo: Repository, tmp_path: Path) -> None:
+    base = Checkpoint.from_file(write_file(tmp_path / "b.safetensors", tiny_tensors()))
+    head = {**tiny_tensors(), "classifier.weight": np.full((2, 8), 9, np.float32)}
+    tuned = write_file(tmp_path / "t.safetensors", {**head, **body_of(tiny_tensors(), 1)})
+    for name in ("delta", "full"):
+        files = {"delta": "update.safetensors", "full": "model.safetensors"}
+        raw = file_bytes({n: a for n, a in read_file(tuned.read_bytes()).items() if a.ndim})
+        if name == "delta":
+            raw = file_bytes({"classifier.weight": np.ones((2, 8), BFLOAT16)})
+        receipt = screened(repo, name, {files[name]: raw})
+        # Whole models may bring theirs: it is not looked at. Differences of one are refused.
+        assert receipt["state"] == ("accepted" if name == "full" else "rejected")
+    base.close()
+    assert (fused_weights(repo)["classifier.weight"] == tiny_tensors()["classifier.weight"]).all()
+
+
+def test_what_leaves_the_bases_dtype_is_rejected_before_it_is_fused(tmp_path: Path) -> None:
+    start = {
+        name: values.astype(np.float16) if values.dtype == np.float32 else values
+        for name, values in tiny_tensors().items()
+    }
+    with repository(tmp_path / "coarse") as coarse:
+        coarse.model(tensors=start, min_contributions=100)
+        moved = {n: a.astype(np.float32) for n, a in body_of(tiny_tensors(), 1).items()}
+        moved[MATRIX] = moved[MATRIX] + np.float32(1e6)
+        receipt = screened(coarse, "full", {"model.safetensors": file_bytes(moved)})
+    assert receipt["state"] == "rejected"
+    assert "NaN or infinity in encoder.layer.0.dense.weight" in receipt["reason"]
+
+
 def frozen_file(seed: int = 1) -> bytes:
     """Return whole weights of which only one matrix was trained, and sent."""
     return file_bytes({MATRIX: body_of(tiny_tensors(), seed)[MATRIX]})
@@ -279,3 +310,17 @@ def test_the_same_update_with_its_zeros_written_out_is_a_duplicate(repo: Reposit
     second = screened(repo, "full", {"model.safetensors": spelt_out})
     assert second["state"] == "rejected"
     assert "contributed before" in second["reason"]
+
+
+def test_of_two_equal_layers_one_alone_may_be_trained(tmp_path: Path) -> None:
+    layer = np.random.default_rng(5).standard_normal((8, 8)).astype(np.float32)
+    names = [f"encoder.layer.{i}.dense.weight" for i in (1, 2)]
+    start = {**tiny_tensors(), **dict.fromkeys(names, layer)}
+    moved = {names[1]: np.full((8, 8), 0.5, BFLOAT16)}
+    with repository(tmp_path / "copies") as copies:
+        copies.model(tensors=start, min_contributions=100)
+        receipt = screened(copies, "delta", {"update.safetensors": file_bytes(moved)})
+        assert receipt["state"] == "accepted"
+        weights = fused_weights(copies)
+    assert (weights[names[0]] == layer).all()
+    np.testing.assert_allclose(weights[names[1]], layer + 0.5, rtol=1e-6)

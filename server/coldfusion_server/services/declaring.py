@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -114,7 +114,7 @@ def _new_row(
     encoding = _check_encoding(model, declaration.encoding)
     weights = _check_files(ctx, base_files, declaration.files, encoding)
     source = declaration.weights_sha256 or weights.sha256
-    _check_not_contributed(session, model, weights, source)
+    _check_not_contributed(session, model, who, weights, source)
     check_quota(ctx, session, who, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
     row = ContributionRow(
@@ -220,7 +220,9 @@ def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
     return same and not is_weights(file.path)
 
 
-def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry, source: str) -> None:
+def _check_not_contributed(
+    session: Session, model: ModelRow, who: Principal, file: FileEntry, source: str
+) -> None:
     # Of those that are only declared anybody may have any number: the bytes decide.
     lost = (
         ContributionState.DECLARED,
@@ -235,7 +237,11 @@ def _check_not_contributed(session: Session, model: ModelRow, file: FileEntry, s
             ContributionRow.model_id == model.id,
             or_(
                 ContributionFileRow.sha256 == file.sha256,
-                ContributionRow.weights_sha256 == source,
+                # Only said, so that nobody can keep others from contributing by it.
+                and_(
+                    ContributionRow.weights_sha256 == source,
+                    ContributionRow.contributor_id == who.contributor_id,
+                ),
             ),
             ContributionRow.state.not_in(lost),
         )

@@ -14,6 +14,8 @@ FULL_LR = 5e-5
 LORA_LR = 5e-4
 RANK, ALPHA = 8, 16
 ALL_LINEAR = "all-linear"
+# Of targets and of what is frozen; patterns say more with less.
+MOST_NAMES, MOST_LETTERS = 500, 300
 
 
 class FinetuneSettings(BaseModel):
@@ -109,6 +111,8 @@ class FinetuneSettings(BaseModel):
         targets = info.field_name == "lora_targets"
         if names is not None and not (names and all(names)):
             raise ValueError("a name is empty")
+        if names is not None and (len(names) > MOST_NAMES or max(map(len, names)) > MOST_LETTERS):
+            raise ValueError(f"at most {MOST_NAMES} names of {MOST_LETTERS} letters are taken")
         if targets and names and ALL_LINEAR in names and len(names) > 1:
             raise ValueError(f"{ALL_LINEAR} stands for all names and goes with no other")
         return names

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coldfusion_shared.errors import NonFiniteWeights
+from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import StoredTensor, chunks
 from coldfusion_shared.weights.header import TensorSpan
 
@@ -212,11 +213,12 @@ def together_in_update(
     """
     Return what says whether an update keeps two tensors together that are equal in the base.
 
-    One that it does not have follows the other, as where a tied tensor was saved once.
+    A tensor that it does not have did not change. What lies outside of the body follows.
     """
+    shared = body(spans)
 
     def together(name: str, first: str) -> bool:
-        if name not in update.names or first not in update.names:
+        if name not in shared or first not in shared:
             return True
         return _same_update(update, spans[name], spans[first])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @checks.register("finite")
 class FiniteCheck(Check):
-    """No NaN and no infinity: one such value would destroy the base."""
+    """No NaN and no infinity, alone or put onto the base: one of them would destroy it."""
 
     name = "finite"
 
@@ -26,10 +26,12 @@ class FiniteCheck(Check):
         self.faulty: dict[str, None] = {}
 
     def observe(self, tensor: str, update: Floats, base: npt.NDArray[Any]) -> None:
-        """Remember the tensor if one of its values is not finite."""
+        """Remember the tensor if one of its values is not finite, or not in the base's dtype."""
         import numpy as np
 
-        if not np.isfinite(update).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = (base + update).astype(base.dtype)
+        if not np.isfinite(moved).all():
             self.faulty[tensor] = None
 
     def conclude(self) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,6 @@ from coldfusion_shared.errors import IncompatibleWeights, StorageFull
 from coldfusion_shared.fusion.updates import Scratch, SentUpdate
 from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, check_body, twins
 from coldfusion_shared.weights.checkpoint import (
-    NUMPY_DTYPES,
     Checkpoint,
     StoredTensor,
     chunks,
@@ -118,8 +117,17 @@ def write_rebased(
     before = body(made_from.spans())
     if {n: s.shape for n, s in wanted.items()} != {n: s.shape for n, s in before.items()}:
         raise IncompatibleWeights("The two bases are of different architectures.")
-    header = build_header((name, span.dtype, span.shape) for name, span in wanted.items())
+    # In the contribution's own dtype: a coarser base's would round most of the update away.
+    header = build_header(
+        (name, contribution.tensors[name].span.dtype, span.shape) for name, span in wanted.items()
+    )
     _write(out, header, _rebased(wanted, contribution, made_from, onto), progress)
+
+
+def write_tensors(tensors: Mapping[str, StoredTensor], out: Path) -> None:
+    """Write `tensors` under their names into one file; it appears whole or not at all."""
+    header = build_header((name, one.span.dtype, one.span.shape) for name, one in tensors.items())
+    _write(out, header, _stored(list(tensors.values())), lambda _: None)
 
 
 def write_decoded(finetuned: Checkpoint, base: Checkpoint, update: SentUpdate, out: Path) -> None:
@@ -168,7 +176,7 @@ def _rebased(
         for start, stop in chunks(span.elements):
             theirs, before, ours = (source.values(start, stop) for source in sources)
             moved = ours.astype(np.float64) + (theirs.astype(np.float64) - before)
-            yield moved.astype(NUMPY_DTYPES[span.dtype])
+            yield moved.astype(theirs.dtype)
 
 
 def _write(out: Path, header: bytes, spans: Spans, progress: Progress) -> None:

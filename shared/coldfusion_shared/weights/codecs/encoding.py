@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from coldfusion_shared.errors import BadWeights, IncompatibleWeights, MalformedWeights
+from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.header import TensorSpan
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ class WeightsEncoding(Encoding):
 
 
 def changeable(base: Mapping[str, TensorSpan]) -> dict[str, TensorSpan]:
-    """Return the tensors of `base` that an update may have: floats."""
-    return {name: span for name, span in base.items() if span.is_float}
+    """Return the tensors of `base` that an update may have: the body's. Heads stay at home."""
+    return body(base)
 
 
 def check_shapes(

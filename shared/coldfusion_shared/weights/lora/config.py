@@ -129,6 +129,23 @@ def parse_config(raw: bytes) -> AdapterConfig:
     return config
 
 
+def without_private(raw: bytes) -> bytes:
+    """
+    Return the file `raw` with what says what the tensors mean, and nothing else.
+
+    Paths, names of data and machines may stand in the rest. Equal adapters become equal files.
+
+    Raises:
+        BadModel: as `parse_config`.
+    """
+    parse_config(raw)
+    entries = _load(raw)
+    kept = {name: entries[name] for name in sorted(_READ) if entries.get(name) is not None}
+    targets = entries.get("target_modules")
+    kept["target_modules"] = sorted(targets) if isinstance(targets, list) else targets
+    return json.dumps(kept, sort_keys=True, indent=1).encode()
+
+
 def _load(raw: bytes) -> dict[str, Any]:
     if len(raw) > MAX_CONFIG_BYTES:
         _refuse(f"{ADAPTER_CONFIG} has {len(raw)} bytes; at most {MAX_CONFIG_BYTES} are taken.")

@@ -98,6 +98,20 @@ def changes(
     return found
 
 
+def without_heads(
+    tensors: Mapping[str, StoredTensor], base: Mapping[str, StoredTensor]
+) -> dict[str, StoredTensor]:
+    """Return those of an adapter's tensors that the community shares, by their stored names."""
+    spans = {name: tensor.span for name, tensor in base.items()}
+    shared = body(spans)
+    return {
+        tensor.span.name: tensor
+        for name, parts in sorted_out(tensors).items()
+        if not _stays_at_home(name, spans, shared)
+        for tensor in parts.tensors.values()
+    }
+
+
 def _check_many(parts: Collection[str], base: Collection[str]) -> None:
     """Refuse what no model has, before names are compared with names."""
     modules = {name.split(".", 1)[0] for name in parts}

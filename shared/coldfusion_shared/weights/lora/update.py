@@ -33,8 +33,8 @@ from coldfusion_shared.weights.lora.product import (
     sum_of_columns,
 )
 
-# Factors of the tensors that were read last.
-CACHE_BYTES = 2**28
+# Factors of the tensors that were read last; a pass goes from one tensor to the next.
+CACHE_BYTES = 2**23
 
 
 def open_adapter(config: bytes, source: ByteSource, base: Mapping[str, StoredTensor]) -> LoraUpdate:
