@@ -40,8 +40,9 @@ def work_once(ctx: Context, holder: str) -> bool:
     try:
         # Fusing first: a flood of uploads must not hold up a round that is closed.
         worked = fuse_next(ctx, holder) or screen_next(ctx, holder)
-        # Nobody waits for these: they are made where there is nothing else to do.
-        worked = worked or make_next(ctx, holder)
+        if not worked:
+            # Nobody waits for these: they are made where there is nothing else to do.
+            make_next(ctx, holder)
         # Not after an error: a worker whose database stays away must not look well.
         ctx.pulse()
         return worked
