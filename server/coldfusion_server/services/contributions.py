@@ -71,7 +71,12 @@ def complete(ctx: Context, contribution: str, principal: Principal | None) -> Co
         if row.state != ContributionState.DECLARED:
             return to_schema(row)
         now = ctx.now()
-        if lock_round(session, row).state == RoundState.OPEN:
+        state = lock_round(session, row).state
+        # Another machine may have said so while this one waited for the lock.
+        session.refresh(row)
+        if row.state != ContributionState.DECLARED:
+            return to_schema(row)
+        if state == RoundState.OPEN:
             move(session, now, row, ContributionState.COMPLETED, completed_at=now)
             return to_schema(row)
         late = outdated(row.base_number, session.get_one(RoundRow, row.round_id))
