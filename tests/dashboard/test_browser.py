@@ -277,6 +277,19 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
     assert reached == ["coldfusion", "Log in", "demo/tiny", "API"]
 
 
+def test_a_refresh_never_takes_the_focus_away(page: Page) -> None:
+    page.goto("/")
+    # The first refresh after the stream has opened is always swapped in.
+    focused_after = page.evaluate(
+        """() => new Promise((told) => {
+            document.querySelector("main a").focus();
+            document.addEventListener("htmx:afterSwap", () => setTimeout(
+                () => told(document.activeElement.textContent.trim())));
+        })"""
+    )
+    assert focused_after == "demo/tiny"
+
+
 def test_times_are_local_and_commands_can_be_copied(
     chromium: Browser, community: Community
 ) -> None:
