@@ -18,7 +18,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.encoding_updates import LORA, encode, fuse
+from benchmarks.encoding_updates import LORA, difference_share, encode, fuse
 from benchmarks.kept import Clock, Kept, key_of
 from coldfusion_shared.data import TextDataset, load_dataset
 from coldfusion_shared.evaluate.probe import probe
@@ -90,11 +90,14 @@ class Line:
 
     Attributes:
         updates: what `encode` has told, of all rounds and data sets.
+        differences: bytes by which each base differs from the one before, by those of the whole
+            file: what somebody downloads who has the one before.
         frozen: scores of the linear probe, after each round.
         finetuned: score of finetuning all weights of the last base.
     """
 
     updates: list[dict[str, Any]] = field(default_factory=list)
+    differences: list[float] = field(default_factory=list)
     frozen: list[float] = field(default_factory=list)
     finetuned: float = 0.0
 
@@ -122,7 +125,8 @@ class Lines:
                 line.updates += [
                     self._update(name, bases[name], dataset) for dataset in self.datasets.values()
                 ]
-                bases[name] = self._fused(name, bases[name])
+                before_it, bases[name] = bases[name], self._fused(name, bases[name])
+                line.differences.append(self._difference(before_it, bases[name]))
                 line.frozen.append(self._frozen(bases[name]))
         before.finetuned = self._finetuned(start)
         for name, line in lines.items():
@@ -208,6 +212,14 @@ class Lines:
     def _is_fused(self, encoding: str, base: Base) -> bool:
         key = self._base_key(encoding, base)
         return self.kept.get(key) is not None and self._place(key).is_dir()
+
+    def _difference(self, old: Base, new: Base) -> float:
+        key = key_of("difference", old.digest, new.digest)
+        known = self.kept.get(key)
+        if known is None:
+            known = {"share": difference_share(old.folder, new.folder)}
+            self.kept.put(key, known)
+        return float(known["share"])
 
     def _frozen(self, base: Base) -> float:
         return fmean(self._probed(base, name, one) for name, one in self.datasets.items())

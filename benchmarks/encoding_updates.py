@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from coldfusion_shared.fusion.new_folder import new_folder
 from coldfusion_shared.fusion.plan import make_plan
 from coldfusion_shared.fusion.updates import SentUpdate, Update, together_in_update
 from coldfusion_shared.fusion.views import weights_view
+from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
 from coldfusion_shared.weights.codecs import discover, open_update, weights_encoding
+from coldfusion_shared.weights.differences.container import Pair
+from coldfusion_shared.weights.differences.write import write_difference
+from coldfusion_shared.weights.digests import file_sha256
 from coldfusion_shared.weights.layout import SIDE_FILES, SINGLE_FILE
 from coldfusion_shared.weights.tied import fused_tensors
 from coldfusion_shared.weights.write import match_body
@@ -52,6 +56,20 @@ def encode(name: str, finetuned: Path, base: Path, out: Path) -> dict[str, Any]:
             decode_all(reader, spans)
             told["decode"] = size / MB / (time.process_time() - begun)
     return {"share": told.pop("bytes") / size, **told}
+
+
+def difference_share(old: Path, new: Path) -> float:
+    """Return the bytes of the exact difference between two folders' weights, by the new file's."""
+    before, after = (
+        FileEntry(path=SINGLE_FILE, size=file.stat().st_size, sha256=file_sha256(file))
+        for file in (old / SINGLE_FILE, new / SINGLE_FILE)
+    )
+    with (
+        closing(FileSource(old / SINGLE_FILE)) as read,
+        closing(FileSource(new / SINGLE_FILE)) as to,
+    ):
+        pair = Pair.of(before, after)
+        return write_difference(read, to, pair, lambda data: None) / after.size
 
 
 def _copied(adapter: Path, folder: Path) -> dict[str, Any]:

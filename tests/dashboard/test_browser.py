@@ -28,6 +28,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PART = 64 * 1024
+PATIENCE_MS = 60_000
 PHONE = ViewportSize(width=360, height=740)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
@@ -104,6 +105,8 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
+        # A machine that runs other tests beside may be far slower than the usual 5 s allow.
+        expect.set_options(timeout=PATIENCE_MS)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
