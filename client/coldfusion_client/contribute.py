@@ -20,18 +20,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
+from coldfusion_client.bodies import frozen_in
 from coldfusion_client.connection import USER_AGENT
 from coldfusion_client.delivery import Goods, deliver
 from coldfusion_client.disk import writing
+from coldfusion_client.folder_names import require_utf8
 from coldfusion_client.following import call_in, dismiss
 from coldfusion_client.forms import AUTO, LORA, Form, choose_encodings
-from coldfusion_client.journal import Journal, task_key
+from coldfusion_client.journal import Journal
+from coldfusion_client.naming import task_names
 from coldfusion_client.newer import NewerBase
-from coldfusion_client.packing import Score, body_bytes
+from coldfusion_client.packing import Score
 from coldfusion_client.permission import check_permission
 from coldfusion_client.record import Record, write_record
 from coldfusion_client.reporting import Reporter
-from coldfusion_client.runs import Run, choose_run, older_training, working_on
+from coldfusion_client.runs import Run, choose_run, known_task, older_training, working_on
+from coldfusion_client.sizes import body_bytes
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, told
 from coldfusion_client.training import ADAPTER_FOLDER, Data, StepProgress, Trainer
@@ -141,6 +145,7 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         ContributionRejected: the weights were screened and rejected.
     """
     clock = Stopwatch()
+    require_utf8(order.output or Path(), source.cache.root)
     check_permission(source.api.whoami())
     policy = source.api.model(order.model).policy
     check_encoding(order, policy)
@@ -173,13 +178,14 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
 
 
 def _choose(order: Order, source: Source, newest: Base, dataset: TextDataset) -> Run:
-    settings = order.settings.model_dump(mode="json")
+    server = source.api.server
+    names = task_names(server, order.model, dataset.digest, order.settings)
     wanted = Journal(
-        server=source.api.server,
+        server=server,
         model=order.model,
         base=newest.version,
         dataset=dataset.name,
-        task=task_key(source.api.server, order.model, dataset.digest, settings),
+        task=known_task(names, order.model, order.output),
     )
     run = choose_run(wanted, order.output, onto_latest=order.onto_latest)
     older = older_training(wanted) if run.journal is wanted else None
@@ -301,7 +307,9 @@ def check_encoding(order: Order, policy: Policy) -> None:
 
 
 def _form(order: Order, source: Source, run: Run, base: Base, policy: Policy) -> Form:
-    size = body_bytes(base_folder(source, base))
+    folder = base_folder(source, base)
+    frozen = frozen_in(folder, order.settings.freeze)
+    size = body_bytes(folder, frozen)
     speed = upload_speed(source.cache.root, source.api.server)
     chosen = choose_encodings(order.wanted, policy, size, speed)
     adapter = run.folder / ADAPTER_FOLDER if chosen == [LORA] else None
@@ -309,7 +317,7 @@ def _form(order: Order, source: Source, run: Run, base: Base, policy: Policy) ->
         # Where an adapter would mean something else on a newer base, its weights are sent.
         weights = policy.encodings is None or set(policy.encodings) - {LORA}
         chosen = choose_encodings(AUTO, policy, size, speed) if weights else []
-    return Form(chosen, order.settings.freeze or (), adapter)
+    return Form(chosen, frozen, adapter, order.encoding)
 
 
 def _work(order: Order, run: Run) -> Work:
@@ -324,7 +332,7 @@ def _work(order: Order, run: Run) -> Work:
         score_after=trained.score if trained else None,
         settings={
             name: ", ".join(value)[:MOST_LETTERS] if isinstance(value, list) else value
-            for name, value in order.settings.model_dump(mode="json").items()
+            for name, value in order.settings.as_used().items()
         },
         client=USER_AGENT,
     )

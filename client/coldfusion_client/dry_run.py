@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
+from coldfusion_client.bodies import frozen_in
 from coldfusion_client.contribute import Order, check_encoding
-from coldfusion_client.forms import LORA, SHARES, choose_encodings
-from coldfusion_client.packing import adapter_bytes, body_bytes
+from coldfusion_client.folder_names import require_utf8
+from coldfusion_client.forms import FULL, LORA, SHARES, choose_encodings
 from coldfusion_client.permission import check_permission
+from coldfusion_client.sizes import adapted_bytes, adapter_bytes, body_bytes
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.training import Say, Trainer
 from coldfusion_shared.errors import InvalidRequest
@@ -73,7 +75,7 @@ class Plan:
             "findings": [asdict(finding) for finding in self.findings],
             **asdict(self.estimate),
             "upload": self.upload,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.as_used(),
         }
 
     def as_text(self, size: Any) -> str:
@@ -113,6 +115,7 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
         raise InvalidRequest(
             "A dry run is for one process.", hint="Give the command without torchrun."
         )
+    require_utf8(order.output or Path(), source.cache.root)
     check_permission(source.api.whoami())
     check_encoding(order, source.api.model(order.model).policy)
     base = find_base(source.api, order.model, LATEST)
@@ -131,12 +134,16 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
 
 def _upload_bytes(order: Order, source: Source, folder: Path) -> int:
     """Return about how many bytes would be sent."""
-    size = body_bytes(folder)
+    settings = order.settings
+    size = body_bytes(folder, frozen_in(folder, settings.freeze))
     policy = source.api.model(order.model).policy
     speed = upload_speed(source.cache.root, source.api.server)
     chosen = choose_encodings(order.wanted, policy, size, speed)[0]
     if chosen == LORA:
-        return adapter_bytes(folder, order.settings)
+        return adapter_bytes(folder, settings)
+    if settings.lora and chosen != FULL:
+        # Of what did not change nothing is sent.
+        size = adapted_bytes(folder, settings)
     return round(SHARES[chosen] * size)
 
 

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
 
-# A probe says where a contribution begins. Of more examples it would cost a good part of the
-# training's own time, and come out a point or so higher.
+# A probe says where a contribution begins. Of more examples it would come out a point or so higher.
 PROBED = {"train": 1000, "validation": 300, "test": 1000}
+# It may cost this share of the training's own time, if so much tells anything at all.
+PROBE_SHARE, LEAST_PROBED = 0.04, 0.2
+# An example that is learnt from takes as long as so many that are only looked at.
+LEARNING_COSTS = 3
 
 
 def settings_of(options: Mapping[str, Any]) -> FinetuneSettings:
@@ -54,18 +57,23 @@ class LocalTrainer:
     """Reads, finetunes and scores with what the extra `train` installs."""
 
     def read(self, data: Data, seed: int, config: Path | None) -> TextDataset:
-        """Return the data set for a base with that config.json; raises `BadData`."""
+        """Return the data set for a base with that config.json; raises `BadData`, `BadModel`."""
         from coldfusion_shared.data.readers import load_dataset
+        from coldfusion_shared.tasks import task_named
         from coldfusion_shared.tasks.architectures import architecture_of
+        from coldfusion_shared.tasks.heads import require_head
 
         with _needs_extra():
-            return load_dataset(
+            dataset = load_dataset(
                 data.source,
                 columns=data.columns,
                 task=data.task,
                 architecture=architecture_of(config) if config else None,
                 seed=seed,
             )
+            if config:
+                require_head(task_named(dataset.task), config)
+        return dataset
 
     def can_score(self, dataset: TextDataset) -> bool:
         """Return whether a probe makes sense: only a classifier can be probed."""
@@ -76,7 +84,7 @@ class LocalTrainer:
         with _needs_extra():
             from coldfusion_shared.evaluate.probe import probe
 
-            sample = dataset.capped(**PROBED, seed=settings.seed)
+            sample = _probed(dataset, settings)
             return probe(base, sample, max_length=settings.max_length, seed=settings.seed).accuracy
 
     def rescore(self, model: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
@@ -135,9 +143,21 @@ class LocalTrainer:
             measured = estimate(base, dataset, settings, say)
             if not self.can_score(dataset):
                 return measured
-            sample = dataset.capped(**PROBED, seed=settings.seed)
+            sample = _probed(dataset, settings)
             before = probe_seconds(base, sample, max_length=settings.max_length)
             return replace(measured, seconds=measured.seconds + before)
+
+
+def _probed(dataset: TextDataset, settings: FinetuneSettings) -> TextDataset:
+    """Return the examples of a probe: the fewer, the shorter the training is."""
+    learnt = settings.epochs * len(dataset.train)
+    if settings.max_steps:
+        learnt = min(learnt, settings.max_steps * settings.batch_size)
+    room = PROBE_SHARE * LEARNING_COSTS * learnt / sum(PROBED.values())
+    share = min(1.0, max(LEAST_PROBED, room))
+    return dataset.capped(
+        **{split: round(share * size) for split, size in PROBED.items()}, seed=settings.seed
+    )
 
 
 def _by_the_model(finding: Finding, longest: int) -> Finding:

@@ -41,7 +41,7 @@ class Trainer(Protocol):
     """Reads data, finetunes and scores."""
 
     def read(self, data: Data, seed: int, config: Path | None) -> TextDataset:
-        """Return the data set for a base with that config.json; raises `BadData`."""
+        """Return the data set for a base with that config.json; raises `BadData`, `BadModel`."""
 
     def check(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> list[Finding]:
         """Return what a person should know of the data; raises `BadModel`."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,29 @@ def test_it_is_for_one_process(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(errors.InvalidRequest, match="one process"):
         dry_run(order, source, Planner())
+
+
+@pytest.mark.parametrize(
+    ("settings", "encoding", "bytes_"),
+    [
+        ({"freeze": "encoder"}, "full", 16),
+        # As the finetuned model would call it.
+        ({"freeze": "bert.encoder"}, "full", 16),
+        ({"freeze": "encoder.bias,pooler"}, "delta", 32),
+        ({"lora": True, "lora_rank": 2}, "auto", 2 * 12 * 4),
+        ({"lora": True, "lora_rank": 2, "dora": True}, "auto", (2 * 12 + 6) * 4),
+        # More than a side of the pooler.
+        ({"lora": True, "lora_rank": 3}, "auto", 3 * 8 * 4),
+        ({"lora": True, "lora_rank": 2, "lora_targets": "encoder"}, "auto", 2 * 8 * 4),
+        ({"lora": True, "lora_rank": 2, "lora_targets": "bert.encoder"}, "lora", 2 * 8 * 4),
+        ({"lora": True, "lora_rank": 2, "freeze": "encoder"}, "auto", 2 * 4 * 4),
+        ({"lora": True, "lora_rank": 2, "lora_targets": "encoder"}, "delta", 16 * 4 // 2),
+        ({"lora": True, "lora_rank": 2, "lora_targets": "encoder"}, "full", UPLOAD),
+    ],
+)
+def test_the_upload_is_of_what_would_learn(
+    order: Order, source: Source, settings: dict[str, Any], encoding: str, bytes_: int
+) -> None:
+    chosen = FinetuneSettings(**settings)
+    plan = dry_run(replace(order, settings=chosen, encoding=encoding), source, Planner())
+    assert plan.upload == bytes_

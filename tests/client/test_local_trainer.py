@@ -66,7 +66,7 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
         probe=lambda *_, **__: SimpleNamespace(accuracy=61.0),
     )
     module(monkeypatch, "coldfusion_shared.finetune.train", finetune=lambda *_: result)
-    dataset: Any = SimpleNamespace(task="classification", capped=lambda **_: None)
+    dataset = toy_dataset(train=30)
     trainer, settings = LocalTrainer(), settings_of({})
     assert trainer.score(tmp_path, dataset, settings) == 61.0
     tagging: Any = SimpleNamespace(task="token-classification")
@@ -94,10 +94,17 @@ def test_the_time_has_that_of_scoring_the_base_in_it(
 
     module(monkeypatch, "coldfusion_shared.evaluate.probe", probe_seconds=seconds)
     module(monkeypatch, "coldfusion_shared.finetune.estimate", estimate=lambda *_: measured)
-    films = toy_dataset(train=3000)
+    films = toy_dataset(train=8000)
     trainer, settings = LocalTrainer(), settings_of({})
     told = trainer.estimate(tmp_path, films, settings, lambda _: None)
     assert (told.seconds, probed) == (9500.0, [1000 + 24 + 30])
+    # 1600 examples that are learnt from: as long as 4800 looks, of which the probe has a part.
+    short = settings_of({"max_steps": 100})
+    trainer.estimate(tmp_path, films, short, lambda _: None)
+    assert probed[-1] == 200 + 24 + 30
+    longer = settings_of({"max_steps": 500})
+    trainer.estimate(tmp_path, films, longer, lambda _: None)
+    assert probed[-1] == 417 + 24 + 30
     other = replace(films, task="token-classification")
     assert trainer.estimate(tmp_path, other, settings, lambda _: None) == measured
 
@@ -109,7 +116,7 @@ def test_a_missing_torch_is_said_with_the_line_that_installs_it(
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     module(monkeypatch, "coldfusion_shared.evaluate.probe", probe=missing)
-    dataset: Any = SimpleNamespace(task="classification", capped=lambda **_: None)
+    dataset = toy_dataset(train=30)
     with pytest.raises(errors.MissingExtra, match="torch") as caught:
         LocalTrainer().score(tmp_path, dataset, settings_of({}))
     assert caught.value.hint == "Run: pip install 'coldfusion[train]'"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from coldfusion_client.cli.app import app
 from coldfusion_shared.tasks import in_order, task_named
@@ -79,22 +80,28 @@ def home(server: Server, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("coldfusion_client.submission._FIRST_LOOK", 0.05)
 
 
-@pytest.mark.parametrize(("task", "kind"), WAYS)
-def test_it_is_read_learnt_and_accepted(
-    server: Server, capsys: pytest.CaptureFixture[str], task: str, kind: str
-) -> None:
-    rows = [ROWS[task](i) for i in range(24)]
+def contribute(model: str, rows: list[dict[str, Any]], *words: str) -> int:
+    """Contribute to a model, and return the exit status."""
     Path("mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(SystemExit) as ended:
         app(
             [
-                *("contribute", f"lab/{kind}", "--data", "mine.jsonl", "--json"),
-                *("--max-steps", "2", "--batch-size", "4", "--max-length", "24"),
+                *("contribute", model, "--data", "mine.jsonl", "--json"),
+                *("--max-steps", "2", "--batch-size", "4", "--max-length", "24", *words),
             ],
             prog_name="coldfusion-client",
         )
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(("task", "kind"), WAYS)
+def test_it_is_read_learnt_and_accepted(
+    server: Server, capsys: pytest.CaptureFixture[str], task: str, kind: str
+) -> None:
+    status = contribute(f"lab/{kind}", [ROWS[task](i) for i in range(24)])
     printed = capsys.readouterr()
-    assert ended.value.code == 0, printed.err
+    assert status == 0, printed.err
     told = json.loads(printed.out)
     assert (told["state"], told["metric"]) == ("accepted", task_named(task).metric)
     assert (told["score_before"] is not None) == (task == "classification")
@@ -102,3 +109,48 @@ def test_it_is_read_learnt_and_accepted(
     assert contribution["work"]["task"] == task
     assert contribution["base"] == "v0"
     assert (Path(told["output"]) / "model.safetensors").is_file()
+
+
+def create(server: Server, model: str, base: Path) -> None:
+    server.command(
+        "model", "create", model, "--from", str(base), "--min-contributions", "100", "--public"
+    )
+
+
+def test_a_base_without_a_head_for_it_is_refused_before_its_weights_are_fetched(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tiny_model(tmp_path / "phi", "llama")
+    config = json.loads((base / "config.json").read_text())
+    changed = {"model_type": "phi", "architectures": ["PhiForCausalLM"]}
+    (base / "config.json").write_text(json.dumps(config | changed))
+    create(server, "lab/phi", base)
+    rows = [ROWS["question-answering"](i) for i in range(24)]
+    assert contribute("lab/phi", rows) == 8
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert told["message"] == (
+        "transformers has no head for question-answering on models of the type phi."
+    )
+    assert "token-classification" in told["hint"]
+    fetched = [path for path in (tmp_path / "cache" / "objects").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in fetched) < 10_000
+    assert not Path("coldfusion-runs").exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_training_that_diverges_ends_with_a_lower_rate(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    base = tiny_model(tmp_path / "wild", "bert")
+    weights = load_file(base / "model.safetensors")
+    # Finite, and nothing that is computed with it.
+    weights["embeddings.LayerNorm.weight"] *= 1e20
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    create(server, f"lab/wild-{task}", base)
+    rows = [ROWS[task](i) for i in range(24)]
+    assert contribute(f"lab/wild-{task}", rows, "--lr", "1") == 11
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)["error"]
+    assert told["message"].startswith("The training diverged: after step 1 the loss or")
+    assert told["hint"] == "Use a lower learning rate, such as --lr 1e-04."
+    assert ("The base could not be scored" in printed.err) == (task == "classification")

@@ -31,7 +31,7 @@ def check_labels(where: str, train: tuple[str, ...]) -> None:
     seen = set(train)
     if len(seen) < 2:
         raise BadData(
-            f"{where}: every training example has the same label, {next(iter(seen))!r}.",
+            f"{where}: every training example has the same label, {next(iter(seen))!r:.60}.",
             hint=f"Add examples of other labels, or {WHICH}.",
         )
     if len(seen) * EXAMPLES_PER_LABEL > len(train):
@@ -62,7 +62,7 @@ def check_seen_all(table: Table, labels: Sequence[Sequence[str]], seen: Collecti
         for label in several:
             if label not in seen:
                 raise BadData(
-                    f"{table.at(row)}: the label {label!r} is not in the training data.",
+                    f"{table.at(row)}: the label {label!r:.60} is not in the training data.",
                     hint="Add training examples of that label, or correct the label.",
                 )
 

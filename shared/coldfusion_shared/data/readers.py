@@ -59,12 +59,28 @@ def load_dataset(
         BadData: it cannot be read or learnt from; the message says where, the hint what to do.
         UnknownName: there is no task of that name.
     """
+    try:
+        return _loaded(source, columns or {}, task, architecture, seed)
+    except MemoryError as error:
+        raise BadData(
+            f"{source} does not fit into this machine's memory.",
+            hint="Give a part of it, or use a machine with more memory.",
+        ) from error
+
+
+def _loaded(
+    source: str,
+    columns: Mapping[str, str],
+    task: str | None,
+    architecture: Architecture | None,
+    seed: int,
+) -> TextDataset:
     found = _open(source)
     for table in found.tables.values():
         _require_rows(table)
     check_size(source, found.tables)
     chosen, places = choose_task(
-        found.tables["train"], columns or {}, name=task, architecture=architecture
+        found.tables["train"], columns, name=task, architecture=architecture
     )
     tables = {split: _prepared(found, table, places) for split, table in found.tables.items()}
     labels, given = chosen.parse(tables, places)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from coldfusion_shared.data.table import Table
@@ -10,6 +9,8 @@ from coldfusion_shared.errors import BadData
 
 # Of a column's cells, how many may be of another kind than the column is: mistakes, to be told.
 STRANGE_SHARE = 0.05
+# What squared is still a number of 32 bits, as the loss of a regression is.
+LARGEST = 1e18
 
 
 def nearly_all(told: Iterable[bool]) -> bool:
@@ -69,23 +70,25 @@ def numbers_of(table: Table, column: str) -> tuple[float, ...]:
 
 
 def number(value: object) -> float | None:
-    """Return the finite number that a cell holds, or null."""
+    """Return the number that a cell holds, finite and such that its square is, too; or null."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if abs(found) <= LARGEST else None
 
 
 def _number(table: Table, row: int, column: str, value: object) -> float:
     found = number(value)
     if found is None:
         raise BadData(
-            f"{table.at(row)}: column {column!r} holds {value!r:.40}, which is not a number.",
-            hint="Write it with a point, like 3.5; or say which column holds the label with "
-            "--column label=NAME; or, if these are no numbers, add --task classification.",
+            f"{table.at(row)}: column {column!r} holds {value!r:.40}, which is not a number"
+            f"{' that can be learnt' if isinstance(value, float) else ''}.",
+            hint=f"Write it with a point, like 3.5, and none beyond {LARGEST:.0e}; or say which "
+            "column holds the label with --column label=NAME; or, if these are no numbers, add "
+            "--task classification.",
         )
     return found
 
@@ -109,7 +112,7 @@ def _text(table: Table, row: int, column: str, role: str) -> str:
 
 def text_of(table: Table, row: int, column: str, role: str, value: object) -> str:
     """Return the text that a cell, or one of the values in it, holds; "" for none."""
-    if value is None:
+    if value is None or value != value:  # NaN is how data frames write what is missing
         return ""
     if not isinstance(value, str):
         raise BadData(
@@ -117,15 +120,19 @@ def text_of(table: Table, row: int, column: str, role: str, value: object) -> st
             hint="Write it as a text, or say which column holds the text with --column "
             f"{role}=NAME.",
         )
-    # JSON can write half a surrogate pair, which no tokenizer takes.
+    return _whole_characters(table, row, column, value)
+
+
+def _whole_characters(table: Table, row: int, column: str, text: str) -> str:
+    # JSON can write half a surrogate pair, which no tokenizer and no file takes.
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise BadData(
             f"{table.at(row)}: the text in column {column!r} holds half a character.",
             hint="Correct the \\ud8.. escape or delete the example.",
         ) from error
-    return value
+    return text
 
 
 def name_of(table: Table, row: int, column: str, value: object) -> str:
@@ -140,7 +147,7 @@ def name_of(table: Table, row: int, column: str, value: object) -> str:
             "number of a class.",
             hint="Say which column holds the label with --column label=NAME.",
         )
-    name = str(value).strip()
+    name = _whole_characters(table, row, column, str(value).strip())
     if not name or column not in table.classes:
         return name
     names = table.classes[column]
@@ -151,7 +158,7 @@ def name_of(table: Table, row: int, column: str, value: object) -> str:
     if is_index:
         return names[int(name)]
     raise BadData(
-        f"{table.at(row)}: the label {name!r} is not one of the {len(names)} that the data set "
+        f"{table.at(row)}: the label {name!r:.60} is not one of the {len(names)} that the data set "
         "lists.",
         hint="Correct the label, or the labels in dataset.json.",
     )

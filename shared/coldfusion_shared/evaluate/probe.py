@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coldfusion_shared.errors import TrainingFailed
 from coldfusion_shared.evaluate.features import Encoder
 from coldfusion_shared.finetune.batches import scoring_batch
 from coldfusion_shared.finetune.failures import named_failures
@@ -65,7 +66,8 @@ def probe(
 
     Raises:
         BadModel: the folder is no model.
-        TrainingFailed: the memory does not suffice for a single example.
+        TrainingFailed: the memory does not suffice for a single example, or the model's features
+            are no numbers.
     """
     with named_failures(), fitting_threads():
         return probe_with(Encoder(folder, max_length), dataset, seed=seed, progress=progress)
@@ -95,13 +97,18 @@ def probe_with(
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ProbeResult:
-    """Probe a model that is loaded already."""
+    """Probe a model that is loaded already; raises `TrainingFailed` as `probe` does."""
     import numpy as np
 
     parts = [
         (encoder.features(split, progress), np.asarray(split["label"]))
         for split in (dataset.train, dataset.validation, dataset.test)
     ]
+    if not all(np.isfinite(features).all() for features, _ in parts):
+        raise TrainingFailed(
+            "What the model makes of the examples is not finite.",
+            hint="Its weights are too large, or broken: take another base.",
+        )
     return fit_probe(*parts, seed=seed)
 
 

@@ -40,7 +40,7 @@ class Estimate:
         step_examples: that a step learns from.
         step_seconds: of a usual step.
         seconds: of all steps, of the scorings at the ends of epochs, and of the two in the end.
-        memory: peak in bytes while the steps were measured.
+        memory: peak in bytes while the steps were measured, and what early stopping keeps besides.
         memory_of: whose: the GPU's, or this process's.
     """
 
@@ -83,6 +83,8 @@ def estimate(
         _forget_peak()
         training.run(lambda done, total, loss: None, None, watch)
         memory, memory_of = _peak()
+        if settings.early_stopping and memory_of == "process":
+            memory += _best_bytes(training.model)
         cost = _measured(training.score, dataset, scoring_batch(settings.max_length))
     step = median(watch.seconds[1:] or watch.seconds)
     validations = 1 + (watch.epochs if settings.early_stopping else 0)
@@ -129,6 +131,13 @@ def _seconds(score: Callable[[Split], object], split: Split, examples: int) -> f
     begun = time.monotonic()
     score(sample)
     return time.monotonic() - begun
+
+
+def _best_bytes(model: Any) -> int:
+    """Return the size of a copy of what learns: that of the best epoch, never on a GPU."""
+    from coldfusion_shared.finetune.frozen import learning
+
+    return sum(value.numel() * value.element_size() for value in learning(model).values())
 
 
 def _forget_peak() -> None:

@@ -46,7 +46,8 @@ class Task(Protocol):
 
     A task may have a method ``reduce(logits, labels)`` besides: from a batch's tensors to what its
     score needs of them, so that all outputs are never in memory together. Predictions are then
-    what it returned.
+    what it returned. And it may have `heads`: by architecture the auto class of transformers that
+    its models are of, so that a base that there is none for is refused before it is downloaded.
     """
 
     @property

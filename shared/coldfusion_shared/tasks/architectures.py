@@ -55,7 +55,7 @@ def architecture_of(config: Path) -> Architecture:
         ) from error
     if not isinstance(content, dict):
         raise BadModel(f"{config} is no readable config.json.", hint="Get the model again.")
-    model_type = content.get("model_type")
+    model_type = str(content.get("model_type"))
     if content.get("is_encoder_decoder") or model_type in _ENCODER_DECODERS:
         return "encoder-decoder"
     written_by = content.get("architectures") or ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import require_architecture
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.labelled import first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.raw_text import RawText, is_raw
@@ -26,7 +26,8 @@ class CausalLanguageModelling(RawText):
 
     name = "causal-language-modelling"
     # An encoder sees the token that it is to tell.
-    architectures: tuple[Architecture, ...] = ("decoder",)
+    heads: Mapping[Architecture, str] = {"decoder": "AutoModelForCausalLM"}
+    architectures = tuple(heads)
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -36,8 +37,7 @@ class CausalLanguageModelling(RawText):
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with."""
-        require_architecture(base, self.name, self.architectures)
-        return load_model("AutoModelForCausalLM", base)
+        return load_model(head_of(base, self.name, self.heads), base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """

@@ -10,7 +10,7 @@ from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.data.values import text_of, texts_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import architecture_of, require_architecture
+from coldfusion_shared.tasks.architectures import architecture_of
 from coldfusion_shared.tasks.conversations import (
     ASSISTANT,
     ROLES,
@@ -21,6 +21,7 @@ from coldfusion_shared.tasks.conversations import (
     rendered,
     turns,
 )
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.labelled import by_length, first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.raw_text import has_nothing_else
@@ -64,7 +65,11 @@ class Instruction:
     metric = "accuracy"
     roles = (MESSAGES, PROMPT, INPUT, COMPLETION)
     inputs = ("messages",)
-    architectures: tuple[Architecture, ...] = ("decoder", "encoder-decoder")
+    heads: Mapping[Architecture, str] = {
+        "decoder": "AutoModelForCausalLM",
+        "encoder-decoder": "AutoModelForSeq2SeqLM",
+    }
+    architectures = tuple(heads)
     generates = False
 
     def fits(
@@ -99,9 +104,7 @@ class Instruction:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with; raises `BadModel`."""
-        require_architecture(base, self.name, self.architectures)
-        writes = architecture_of(base / "config.json") == "encoder-decoder"
-        return load_model("AutoModelForSeq2SeqLM" if writes else "AutoModelForCausalLM", base)
+        return load_model(head_of(base, self.name, self.heads), base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return conversations of a decoder, or answers of an encoder-decoder, each cut."""

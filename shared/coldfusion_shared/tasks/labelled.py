@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Hardly a text has more characters for each of its tokens; what is beyond would be cut anyhow,
 # after minutes of work for a text of some megabytes.
 CHARACTERS_A_TOKEN = 100
+HEAD = "AutoModelForSequenceClassification"
 
 
 class LabelledTexts:
@@ -26,6 +27,7 @@ class LabelledTexts:
 
     roles = (TEXT, TEXT_PAIR, TEXT_END, LABEL)
     inputs = ("text", "text_pair")
+    heads = dict.fromkeys(ARCHITECTURES, HEAD)
     architectures = ARCHITECTURES
     generates = False
 
@@ -76,9 +78,7 @@ def by_length(examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def build_classifier(base: Path, **options: Any) -> Any:
     """Return the base with a new head for whole texts, in float32; raises `BadModel`."""
     # A base that still carries somebody's head gets a fresh one.
-    return load_model(
-        "AutoModelForSequenceClassification", base, ignore_mismatched_sizes=True, **options
-    )
+    return load_model(HEAD, base, ignore_mismatched_sizes=True, **options)
 
 
 def named(labels: Sequence[str]) -> dict[str, dict[Any, Any]]:

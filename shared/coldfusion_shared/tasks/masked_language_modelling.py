@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.errors import BadData, BadModel
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import require_architecture
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.labelled import by_length, first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.raw_text import RawText, is_raw
@@ -29,7 +29,8 @@ class MaskedLanguageModelling(RawText):
     """15% of the tokens are hidden: others every time in training, always the same in scoring."""
 
     name = "masked-language-modelling"
-    architectures: tuple[Architecture, ...] = ("encoder",)
+    heads: Mapping[Architecture, str] = {"encoder": "AutoModelForMaskedLM"}
+    architectures = tuple(heads)
 
     def fits(
         self, table: Table, columns: Mapping[str, str], architecture: Architecture | None
@@ -39,8 +40,7 @@ class MaskedLanguageModelling(RawText):
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that fills in, a new one if it has none."""
-        require_architecture(base, self.name, self.architectures)
-        return load_model("AutoModelForMaskedLM", base)
+        return load_model(head_of(base, self.name, self.heads), base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return each text's stretches of `max_length` tokens; the collator hides some."""

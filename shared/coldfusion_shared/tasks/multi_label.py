@@ -59,8 +59,9 @@ class MultiLabel(LabelledTexts):
         """Return the labels' names, and texts with tuples of label indices in rising order."""
         column = columns["label"]
         separator = _separator(tables["train"].columns[column])
-        labels = {name: _labels(table, column, separator) for name, table in tables.items()}
         train = tables["train"]
+        _refuse_yes_and_no(train, column)
+        labels = {name: _labels(table, column, separator) for name, table in tables.items()}
         given = tuple(label for row in labels["train"] for label in row)
         if not given:
             raise BadData(
@@ -68,6 +69,12 @@ class MultiLabel(LabelledTexts):
                 hint="Add labels, or say which column holds them with --column label=NAME.",
             )
         check_labels(train.where, given)
+        if len(set(map(frozenset, labels["train"]))) < 2:
+            raise BadData(
+                f"{train.where}: every training example has the same labels.",
+                hint="Add examples of others, or say which column holds the labels with --column "
+                "label=NAME.",
+            )
         for name, table in tables.items():
             check_seen_all(table, labels[name], set(given))
         names = train.classes.get(column) or sorted_names(given)
@@ -112,6 +119,17 @@ class MultiLabel(LabelledTexts):
             return batch
 
         return collate
+
+
+def _refuse_yes_and_no(table: Table, column: str) -> None:
+    """Refuse a zero or a one for each label: they would be taken for the labels 0 and 1."""
+    rows = [cell for cell in table.columns[column] if isinstance(cell, list | tuple)]
+    told = all(value in (0, 1) for row in rows for value in row)
+    if told and len(set(map(len, rows))) == 1 and any(len(set(row)) < len(row) for row in rows):
+        raise BadData(
+            f"{table.where}: column {column!r} holds a zero or a one for each label.",
+            hint='List the labels that an example has by their names, such as ["price", "taste"].',
+        )
 
 
 def _separator(cells: Sequence[object]) -> str | None:

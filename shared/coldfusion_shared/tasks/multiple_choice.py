@@ -13,7 +13,7 @@ from coldfusion_shared.data.dataset import Split
 from coldfusion_shared.data.values import labels_of, nearly_all, text_of, texts_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import require_architecture
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.labelled import cut, first, know_padding
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import LABEL, Role
@@ -69,7 +69,8 @@ class MultipleChoice:
     )
     inputs = ("text", "question", "choices")
     # transformers has such heads for encoders only.
-    architectures: tuple[Architecture, ...] = ("encoder",)
+    heads: Mapping[Architecture, str] = {"encoder": "AutoModelForMultipleChoice"}
+    architectures = tuple(heads)
     generates = False
 
     def fits(
@@ -110,8 +111,8 @@ class MultipleChoice:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with one score for each choice."""
-        require_architecture(base, self.name, self.architectures)
-        return load_model("AutoModelForMultipleChoice", base, ignore_mismatched_sizes=True)
+        head = head_of(base, self.name, self.heads)
+        return load_model(head, base, ignore_mismatched_sizes=True)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return, for each example, token ids of the text with each of its choices."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coldfusion_shared.errors import BadModel
+from coldfusion_shared.finetune.failures import memory_exceeded, out_of_memory
 from coldfusion_shared.quiet import quiet_transformers
 from coldfusion_shared.weights.body import is_head
 
@@ -54,6 +55,7 @@ def load_model(auto_class: str, folder: Path, **options: Any) -> Any:
 
     Raises:
         BadModel: the folder is no such model, or tensors of its body are missing.
+        TrainingFailed: the memory does not suffice for it.
     """
     import transformers
 
@@ -143,7 +145,11 @@ def _as_bad_model(folder: Path, what: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError),
+    ) as error:
+        if out_of_memory(error):
+            raise memory_exceeded() from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadModel(
             f"transformers cannot load the {what} in {folder}: {reason}",

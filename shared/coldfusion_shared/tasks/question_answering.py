@@ -11,6 +11,7 @@ from coldfusion_shared.data.values import is_given, nearly_all, texts_of
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.architectures import ARCHITECTURES
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import Role
 from coldfusion_shared.tasks.squad import exact_match, f1
@@ -43,6 +44,9 @@ class QuestionAnswering:
     metric = "F1"
     roles = (QUESTION, CONTEXT, ANSWERS)
     inputs = ("question", "context")
+    heads: Mapping[Architecture, str] = dict.fromkeys(
+        ARCHITECTURES, "AutoModelForQuestionAnswering"
+    )
     architectures = ARCHITECTURES
     generates = False
 
@@ -77,7 +81,7 @@ class QuestionAnswering:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with a new head for the answer's first and last token."""
-        return load_model("AutoModelForQuestionAnswering", base)
+        return load_model(head_of(base, self.name, self.heads), base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return every window with the tokens of its first answer."""

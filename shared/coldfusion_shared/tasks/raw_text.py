@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coldfusion_shared.data.dataset import Split
-from coldfusion_shared.data.values import texts_of
+from coldfusion_shared.data.values import is_given, texts_of
+from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks.roles import Role
 
 if TYPE_CHECKING:
@@ -61,14 +62,15 @@ def has_nothing_else(table: Table, used: Collection[str]) -> bool:
 
 def _split(table: Table, column: str) -> Split:
     cells = table.columns[column]
-    said = [row for row, cell in enumerate(cells) if not _is_blank(cell)]
+    said = [row for row, cell in enumerate(cells) if is_given(cell)]
+    if not said:
+        raise BadData(
+            f"{table.where}: no example has a text in column {column!r}.",
+            hint="Say which column holds the texts with --column text=NAME.",
+        )
     kept = replace(
         table,
         columns={column: [cells[row] for row in said]},
         lines=[table.lines[row] for row in said],
     )
     return Split({"text": texts_of(kept, column)})
-
-
-def _is_blank(cell: object) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip())

@@ -11,7 +11,7 @@ from coldfusion_shared.data.dataset import Split, TextDataset
 from coldfusion_shared.data.values import is_given, nearly_all, texts_of
 from coldfusion_shared.errors import MissingExtra
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import require_architecture
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.labelled import by_length, cut, first
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import Role
@@ -51,7 +51,8 @@ class Seq2Seq:
     metric = "ROUGE-L"
     roles = (SOURCE, TARGET)
     inputs = ("source",)
-    architectures: tuple[Architecture, ...] = ("encoder-decoder",)
+    heads: Mapping[Architecture, str] = {"encoder-decoder": "AutoModelForSeq2SeqLM"}
+    architectures = tuple(heads)
     generates = True
 
     def fits(
@@ -77,8 +78,7 @@ class Seq2Seq:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with the head that it writes with."""
-        require_architecture(base, self.name, self.architectures)
-        return load_model("AutoModelForSeq2SeqLM", base)
+        return load_model(head_of(base, self.name, self.heads), base)
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return token ids of sources and targets, each cut at `max_length`."""

@@ -13,7 +13,7 @@ from coldfusion_shared.data.dataset import Split
 from coldfusion_shared.data.values import name_of, nearly_all, sorted_names
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
-from coldfusion_shared.tasks.architectures import require_architecture
+from coldfusion_shared.tasks.heads import head_of
 from coldfusion_shared.tasks.labelled import by_length, cut, first, named
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import Role
@@ -48,7 +48,11 @@ class TokenClassification:
     )
     inputs = ("tokens",)
     # Of an encoder-decoder transformers would take the encoder alone.
-    architectures: tuple[Architecture, ...] = ("encoder", "decoder")
+    heads: Mapping[Architecture, str] = {
+        "encoder": "AutoModelForTokenClassification",
+        "decoder": "AutoModelForTokenClassification",
+    }
+    architectures = tuple(heads)
     generates = False
 
     def fits(
@@ -96,13 +100,8 @@ class TokenClassification:
 
     def build_model(self, base: Path, dataset: TextDataset) -> Any:
         """Return the base with a new classifier of tokens, which knows the tags' names."""
-        require_architecture(base, self.name, self.architectures)
-        return load_model(
-            "AutoModelForTokenClassification",
-            base,
-            ignore_mismatched_sizes=True,
-            **named(dataset.labels),
-        )
+        head = head_of(base, self.name, self.heads)
+        return load_model(head, base, ignore_mismatched_sizes=True, **named(dataset.labels))
 
     def encode(self, tokenizer: Any, split: Split, max_length: int) -> Sequence[dict[str, Any]]:
         """Return token ids, and tags at the first sub-token of each word."""

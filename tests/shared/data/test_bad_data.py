@@ -126,6 +126,23 @@ JSONL = {
         JSON + '{"text": "a", "label": {"is": 1}}',
         "line 21: .* holds {'is': 1}",
     ),
+    "text is NaN": (JSON + '{"text": NaN, "label": 1}', "1 of 21 examples have no text .* line 21"),
+    "half a character in a label": (
+        JSON + '{"text": "a", "label": "\\ud800"}',
+        "line 21: .* half a character",
+    ),
+    "a long label alone": (
+        JSON.replace("0}", "1}").replace("1}", f'"{"x" * 10**6}"}}'),
+        "same label, 'x{1,59}\\.",
+    ),
+    "a zero or a one for each label": (
+        JSON.replace("0}", "[0, 0, 1]}").replace("1}", "[1, 0, 1]}"),
+        "column 'label' holds a zero or a one for each label",
+    ),
+    "all labels everywhere": (
+        JSON.replace("0}", '["a", "b"]}').replace("1}", '["b", "a"]}'),
+        "has the same labels",
+    ),
     "half a character": (JSON + '{"text": "\\ud800", "label": 1}', "line 21: .* half a character"),
 }
 

@@ -28,6 +28,7 @@ BAD: list[tuple[str, Row, str]] = [
     ("regression", {"score": float("nan")}, "have no label .* the first in line 7"),
     ("regression", {"score": "n/a"}, "line 7: column 'score' holds 'n/a', which is not a number"),
     ("regression", {"score": float("inf")}, "line 7: column 'score' holds inf"),
+    ("regression", {"score": 1e30}, "line 7: .* holds 1e.30, which is not a number that can be"),
     ("regression", {"score": "3,5"}, "line 7: column 'score' holds '3,5', which is not a number"),
     ("seq2seq", {"summary": None}, "1 of 60 examples have no text .* the first in line 7"),
     ("seq2seq", {"summary": 42}, "line 7: column 'summary' holds 42, which is not a text"),

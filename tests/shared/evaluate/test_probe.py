@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, AutoTokenizer, BertModel
@@ -25,6 +26,15 @@ from tests.toy_data import toy_dataset
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("base"))
+
+
+def test_a_model_that_makes_no_numbers_is_said_to(tmp_path: Path) -> None:
+    wild = tiny_bert(tmp_path)
+    weights = load_file(wild / "model.safetensors")
+    weights["embeddings.LayerNorm.weight"] *= 1e20
+    save_file(weights, wild / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingFailed, match="not finite"):
+        probe(wild, toy_dataset(), max_length=24, seed=1)
 
 
 def plain_features(folder: Path, split: Split, max_length: int) -> Any:

@@ -60,8 +60,8 @@ def test_what_has_labels_is_no_raw_text(tmp_path: Path) -> None:
 
 def test_nothing_but_blank_lines(tmp_path: Path) -> None:
     write_rows(tmp_path / "films" / "train.jsonl", rows())
-    write_rows(tmp_path / "films" / "test.jsonl", [{"id": 1, "text": ""}])
-    with pytest.raises(BadData, match="films has too few different examples"):
+    write_rows(tmp_path / "films" / "test.jsonl", [{"id": 1, "text": ""}, {"text": None}])
+    with pytest.raises(BadData, match="test.jsonl: no example has a text in col"):
         load_dataset(str(tmp_path / "films"), architecture="decoder")
 
 

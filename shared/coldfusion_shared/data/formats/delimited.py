@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from coldfusion_shared.data.formats import formats
+from coldfusion_shared.data.nested import nested
 from coldfusion_shared.data.table import Table, read_text
 from coldfusion_shared.errors import BadData
 
@@ -108,4 +109,5 @@ def _table(path: Path, records: list[Record]) -> Table:
     values = (
         zip(*(fields for _, fields in records), strict=True) if records else ([],) * len(header)
     )
-    return Table(str(path), dict(zip(header, values, strict=True)), [line for line, _ in records])
+    columns = {name: nested(cells) for name, cells in zip(header, values, strict=True)}
+    return Table(str(path), columns, [line for line, _ in records])
