@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from coldfusion_client.bases import Source, base_folder
 from coldfusion_shared.schemas.bases import Base
+
+
+def frozen_in(base: Path, patterns: Sequence[str] | None) -> tuple[str, ...]:
+    """Return patterns of what is frozen in the words of the base in that folder."""
+    from coldfusion_shared.finetune.frozen import in_words_of
+    from coldfusion_shared.weights.body import body
+    from coldfusion_shared.weights.checkpoint import Checkpoint
+
+    if not patterns:
+        return ()
+    with Checkpoint.from_folder(base) as checkpoint:
+        return in_words_of(body(checkpoint.spans()), patterns)
 
 
 def write_contribution(

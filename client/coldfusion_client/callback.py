@@ -10,13 +10,15 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from coldfusion_client.adapters import check_sendable, has_adapter
 from coldfusion_client.bases import LATEST, model_name, version_name
 from coldfusion_client.cli.text import clean
 from coldfusion_client.client import Client
-from coldfusion_client.memory import save
-from coldfusion_client.permission import check_permission
+from coldfusion_client.forms import FULL
+from coldfusion_client.memory import save, unwrapped
 from coldfusion_client.quoting import command_line
 from coldfusion_client.record import RECORD_FILE, Record, read_record, write_record
+from coldfusion_client.training import ADAPTER_FOLDER
 from coldfusion_shared.errors import (
     AlreadyContributed,
     BadModel,
@@ -62,6 +64,7 @@ class ColdFusionCallback(TrainerCallback):
         onto_latest: bool = False,
         strict: bool = False,
         work: Work | None = None,
+        encoding: str = FULL,
     ) -> None:
         """
         Say what to contribute to.
@@ -71,12 +74,13 @@ class ColdFusionCallback(TrainerCallback):
             base: the version that is finetuned, such as ``v3``; null: what the folder says that the
                 model was loaded from, when the training begins.
             client: who contributes; null: a `Client` with all defaults.
-            folder: where the finetuned model is saved, with its head and tokenizer; null: `FOLDER`
-                below the Trainer's output folder.
+            folder: where the finetuned model is saved, with its head and tokenizer, an adapter in
+                the folder `ADAPTER_FOLDER` in it; null: `FOLDER` below the Trainer's output folder.
             wait: wait for the verdict.
             onto_latest: put the update onto the newest base where that is another one by then.
             strict: let errors end the training script, before the training where that is possible.
             work: what may be said of the work in public; null: nothing.
+            encoding: the form of the update, as for `Client.contribute`.
 
         Raises:
             InvalidRequest: that is no name of a model, or no version.
@@ -85,6 +89,7 @@ class ColdFusionCallback(TrainerCallback):
         self.base = None if base is None else _exact(version_name(base))
         self.folder = None if folder is None else Path(folder)
         self.wait, self.onto_latest, self.strict, self.work = wait, onto_latest, strict, work
+        self.encoding = encoding
         self.contribution = None
         self._client = client
         self._record: Record | None = None
@@ -117,7 +122,7 @@ class ColdFusionCallback(TrainerCallback):
                 )
             self.base = self._record.manifest.version
         with self._forgiving("It will be trained and saved all the same."), self._open() as client:
-            check_permission(client.whoami())
+            client.check(self.model, kwargs.get("model"), encoding=self.encoding)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -128,23 +133,31 @@ class ColdFusionCallback(TrainerCallback):
         folder = self.folder or Path(str(args.output_dir), FOLDER)
         unsaved = "The model is still in memory; save it with: trainer.save_model(FOLDER)"
         with self._forgiving(unsaved):
-            self._save(folder, kwargs)
-            self._contribute(folder)
+            self._contribute(self._save(folder, kwargs), kwargs["model"])
 
-    def _save(self, folder: Path, parts: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def _save(self, folder: Path, parts: dict[str, Any]) -> Path:
+        """Write everything into `folder`; return the folder to contribute."""
+        # Beside the whole model of a training before, an adapter would be passed over.
+        adapted = has_adapter(unwrapped(parts["model"]))
+        where = folder / ADAPTER_FOLDER if adapted else folder
+        where.mkdir(parents=True, exist_ok=True)
+        sent = save(parts["model"], where)
         # A record from a training before would say of these weights what is not true.
-        (folder / RECORD_FILE).unlink(missing_ok=True)
-        save(parts["model"], folder)
+        (sent / RECORD_FILE).unlink(missing_ok=True)
         if parts.get("processing_class") is not None:
             parts["processing_class"].save_pretrained(folder)
         if self._record is not None and self._record.manifest.version == self.base:
-            write_record(folder, self._record.model_copy(update={"finetuned": True}))
+            write_record(sent, self._record.model_copy(update={"finetuned": True}))
+        return sent
 
-    def _contribute(self, folder: Path) -> None:
-        assert self.base is not None, "the training has begun"
-        again = f"The model is saved; contribute it with: {self._command(folder, self.base)}"
+    def _contribute(self, folder: Path, model: Any) -> None:
+        adapted = has_adapter(unwrapped(model))
+        command = self._command(folder, FULL if adapted else self.encoding)
+        again = f"The model is saved; contribute it with: {command}"
         with self._forgiving(again, f"The model is saved in {folder}."), self._open() as client:
+            if adapted:
+                # Of several adapters the folder is that of one alone.
+                check_sendable(unwrapped(model))
             self.contribution = client.contribute(
                 self.model,
                 folder,
@@ -152,10 +165,14 @@ class ColdFusionCallback(TrainerCallback):
                 wait=self.wait,
                 onto_latest=self.onto_latest,
                 work=self.work,
+                encoding=self.encoding,
             )
 
-    def _command(self, folder: Path, base: str) -> str:
-        words = ["push", self.model, str(folder.absolute()), "--base", base]
+    def _command(self, folder: Path, encoding: str) -> str:
+        assert self.base is not None, "the training has begun"
+        words = ["push", self.model, str(folder.absolute()), "--base", self.base]
+        if encoding != FULL:
+            words += ["--encoding", encoding]
         if self._client is not None:
             words += ["--server", self._client.server]
         return command_line("coldfusion-client", *words)

@@ -18,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, overload
 
+from coldfusion_client.adapters import check_sendable, has_adapter
 from coldfusion_client.bases import LATEST, Source, model_name, version_name
 from coldfusion_client.cache import Cache, default_cache
-from coldfusion_client.forms import FULL
-from coldfusion_client.memory import saved
+from coldfusion_client.forms import FULL, check_form
+from coldfusion_client.memory import saved, unwrapped
 from coldfusion_client.opening import choose, open_api
+from coldfusion_client.permission import check_permission
 from coldfusion_client.pull import pull
 from coldfusion_client.push import push
 from coldfusion_client.reporting import Reporter, Silent
@@ -140,23 +142,27 @@ class Client:
         encoding: str = FULL,
     ) -> Contribution:
         """
-        Contribute what a finetuned model learnt: its body's weights. The head stays here.
+        Contribute what a finetuned model learnt: its body's weights, or a LoRA adapter's.
+
+        The head stays here.
 
         Doing it again is harmless: the same weights are one contribution.
 
         Args:
             model: owner/name of the model to contribute to.
-            finetuned: a transformers model, or a folder that `save_pretrained` wrote.
+            finetuned: a model of transformers or peft, or a folder that `save_pretrained` wrote.
             base: the version that it was finetuned from, such as ``v3``; a folder may say so
                 itself, by the coldfusion.json that a pull has put there.
             wait: wait for the verdict; else return the contribution as it arrived.
             onto_latest: put the update onto the newest base where that is another one by now.
             work: what may be said of the work in public, such as task and score; null: nothing.
             encoding: the form of the update: full, delta, delta-int8, delta-sparse or delta-sign;
-                auto: the most exact one that is sent within a minute.
+                auto: the most exact one that is sent within a minute. An adapter travels as it is.
 
         Raises:
-            InvalidRequest: nobody says which base it was finetuned from.
+            InvalidRequest: nobody says which base it was finetuned from, or an adapter is to be
+                encoded.
+            EncodingRefused: the model takes nothing in that form.
             BadModel, IncompatibleWeights: it is not a model that can be contributed.
             BaseOutdated: there is a newer base, and `onto_latest` is false.
             AlreadyContributed: the weights were contributed before.
@@ -169,6 +175,30 @@ class Client:
                 self._source, name, folder, version, onto_latest=onto_latest, wait=wait, work=work,
                 encoding=encoding,
             )  # fmt: skip
+
+    def check(
+        self, model: str, finetuned: PreTrainedModel | None = None, *, encoding: str = FULL
+    ) -> None:
+        """
+        Find out before a training what would forbid to contribute its model. Nothing is sent.
+
+        Args:
+            model: owner/name of the model to contribute to.
+            finetuned: what will be trained; null: a model without an adapter.
+            encoding: as `contribute` will be told.
+
+        Raises:
+            Forbidden: the token may not contribute.
+            ModelNotFound: there is no such model.
+            BadModel: the adapter is none that can be contributed.
+            UnknownName, InvalidRequest, EncodingRefused: nothing can be sent in that form.
+        """
+        check_permission(self._source.api.whoami())
+        trained = unwrapped(finetuned)
+        if has_adapter(trained):
+            check_sendable(trained)
+        policy = self._source.api.model(model_name(model)).policy
+        check_form(encoding, policy, adapter=has_adapter(trained))
 
     def contribution(self, identity: str, *, wait: bool = False) -> Contribution:
         """

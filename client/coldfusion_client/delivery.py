@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from coldfusion_client.bases import Source, find_base
-from coldfusion_client.forms import LORA, Form
+from coldfusion_client.forms import AUTO, LORA, Form
 from coldfusion_client.journal import Submission
 from coldfusion_client.moves import onto_newest
 from coldfusion_client.packing import Score, pack
 from coldfusion_client.runs import Run
-from coldfusion_client.submission import declaration, send
+from coldfusion_client.submission import TAKEN, declaration, send
 from coldfusion_client.training import ADAPTER_FOLDER
+from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import (
     BaseOutdated,
     EncodingRefused,
@@ -70,21 +71,49 @@ def deliver(source: Source, goods: Goods, *, onto_latest: bool) -> Contribution:
 
 def _attempt(source: Source, goods: Goods, onto: Base) -> Contribution:
     run = goods.run
-    submission = run.journal.submission(onto.version)
-    if submission is None:
-        submission = _declare(source, goods, onto)
+    submission = _begun(source, goods, onto) or _declare(source, goods, onto)
     files = partial(_files, source, goods, onto, submission.declaration)
     try:
         contribution = send(onto.model, submission.declaration, files, source, run.note)
     except (BaseOutdated, EncodingRefused, InvalidRequest, QuotaExceeded, TooLarge):
-        # The Repository has not taken it, so it is as if we had not asked.
-        run.journal.submissions.remove(submission)
-        run.tidy()
-        run.save()
+        # The Repository has not taken it.
+        run.forget(submission)
         raise
     run.note(contribution)
     run.tidy()
     return contribution
+
+
+def _begun(source: Source, goods: Goods, onto: Base) -> Submission | None:
+    """Return what is to go on; null: nothing was begun, or in another form than is asked for."""
+    submission, asked = goods.run.journal.submission(onto.version), goods.form.asked
+    if submission is None or asked in {submission.asked, submission.declaration.encoding}:
+        return submission
+    encoding = submission.declaration.encoding
+    if _has_arrived(source, submission):
+        if asked != AUTO:
+            source.reporter.say(f"It was sent as {encoding} before, and is not sent as {asked}.")
+        return submission
+    if asked == AUTO:
+        if submission.undecided:
+            source.reporter.say(
+                f"Going on as it was begun, in the encoding {encoding}; --encoding changes that."
+            )
+        return submission
+    source.reporter.say(f"What was begun in the encoding {encoding} is given up for {asked}.")
+    goods.run.forget(submission)
+    return None
+
+
+def _has_arrived(source: Source, submission: Submission) -> bool:
+    """Return whether the Repository has all of it, so that another form were a second one."""
+    state = submission.state
+    if submission.contribution is None:
+        return False  # bytes are only sent to what has an id
+    if state in {None, ContributionState.DECLARED}:
+        # It may have been completed without our hearing of it.
+        state = source.api.contribution(submission.contribution).state
+    return state in {ContributionState.COMPLETED, *TAKEN}
 
 
 def _declare(source: Source, goods: Goods, onto: Base) -> Submission:
@@ -93,7 +122,8 @@ def _declare(source: Source, goods: Goods, onto: Base) -> Submission:
         source, run.folder, goods.made_from, onto, goods.form, run.outbox(onto.version),
         score=goods.score, reference=goods.work.score_after,
     )  # fmt: skip
-    submission = Submission(declaration=declaration(onto.version, package, goods.work))
+    declared = declaration(onto.version, package, goods.work)
+    submission = Submission(declaration=declared, asked=goods.form.asked)
     # Before the server hears of it: killed in between, we ask it again in the same words.
     run.journal.submissions.append(submission)
     run.save()
@@ -108,5 +138,6 @@ def _files(source: Source, goods: Goods, onto: Base, declared: Declaration) -> M
         return files
     # The same encoding as it was declared gives the same bytes.
     adapter = goods.run.folder / ADAPTER_FOLDER if declared.encoding == LORA else None
-    form = replace(goods.form, encodings=[declared.encoding], adapter=adapter)
+    frozen = tuple(declared.frozen)
+    form = replace(goods.form, encodings=[declared.encoding], frozen=frozen, adapter=adapter)
     return pack(source, goods.run.folder, goods.made_from, onto, form, outbox).files

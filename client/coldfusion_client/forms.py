@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldfusion_shared.errors import EncodingRefused, UnknownName
+from coldfusion_shared.errors import EncodingRefused, InvalidRequest, UnknownName
 from coldfusion_shared.schemas.models import Policy
 
 AUTO = "auto"
@@ -36,11 +36,13 @@ class Form:
         encodings: to be tried in this order; the last one is taken whatever it loses.
         frozen: patterns of names of what was not trained.
         adapter: folder of a LoRA adapter that is sent in place of weights; null: none.
+        asked: the encoding that was asked for, or `AUTO`.
     """
 
     encodings: Sequence[str]
     frozen: tuple[str, ...] = ()
     adapter: Path | None = None
+    asked: str = AUTO
 
 
 def choose_encodings(wanted: str, policy: Policy, size: int, speed: float | None) -> list[str]:
@@ -70,6 +72,34 @@ def choose_encodings(wanted: str, policy: Policy, size: int, speed: float | None
         return [LORA]
     # What loses too much is followed by what loses less.
     return list(reversed(taken[: taken.index(wanted) + 1]))
+
+
+def check_form(encoding: str, policy: Policy, *, adapter: bool) -> None:
+    """
+    Refuse an encoding in which weights, or an `adapter`, cannot be sent.
+
+    Raises:
+        UnknownName, EncodingRefused: there is no such encoding, or the model does not take it.
+        InvalidRequest: it is none for them.
+    """
+    if not adapter:
+        if encoding == LORA:
+            raise InvalidRequest(
+                "There is no LoRA adapter to send.", hint="Push the folder that peft has saved."
+            )
+        choose_encodings(encoding, policy, 0, None)
+        return
+    if encoding not in (AUTO, FULL, LORA):
+        raise InvalidRequest(
+            f"A LoRA adapter travels as it is, and not as {encoding}.",
+            hint="Name no encoding, or merge the adapter into its model first.",
+        )
+    if policy.encodings is not None and LORA not in policy.encodings:
+        raise EncodingRefused(
+            "The model takes no LoRA adapters.",
+            hint=f"It takes: {', '.join(policy.encodings)}. Merge the adapter into its model with "
+            "peft's merge_and_unload(), and contribute that.",
+        )
 
 
 def check_taken(encoding: str, policy: Policy) -> None:

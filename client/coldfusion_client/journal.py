@@ -34,6 +34,9 @@ class Submission(BaseModel):
     declaration: Declaration = Field(
         description="word for word, because the server knows it again by that"
     )
+    asked: str | None = Field(
+        default=None, description="the encoding that was asked for, or auto; null: not known"
+    )
     contribution: str | None = Field(default=None, description="its id; null: maybe not declared")
     state: ContributionState | None = None
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coldfusion_client.adapters import check_sendable, has_adapter, save_adapters
 from coldfusion_client.cache import Cache
 from coldfusion_client.disk import writing
 from coldfusion_shared.errors import BadModel
@@ -15,40 +16,48 @@ from coldfusion_shared.errors import BadModel
 @contextmanager
 def saved(model: Any, cache: Cache) -> Iterator[Path]:
     """
-    Yield a folder with the transformers model `model`; it is removed in the end.
+    Yield a folder with what is contributed of `model`; it is removed in the end.
 
     Raises:
-        BadModel: it is not one, or not whole.
+        BadModel: it is no model of transformers or peft, or its adapter cannot be contributed.
         StorageFull: no room in the cache's folder.
     """
+    model = unwrapped(model)
+    if has_adapter(model):
+        check_sendable(model)
     with cache.scratch() as scratch:
-        save(model, scratch)
-        yield scratch
+        yield save(model, scratch)
 
 
-def save(model: Any, folder: Path) -> None:
+def save(model: Any, folder: Path) -> Path:
     """
-    Write the transformers model `model` into `folder`, without a bar.
+    Write `model`, or the adapters that peft has put into it, into `folder`, without a bar.
+
+    Returns the folder of what is contributed: `folder`, or one in it.
 
     Raises:
-        BadModel: it is not one, or not whole.
+        BadModel: it is no model of transformers or peft, or nothing saves its adapters.
         StorageFull: no room.
     """
-    if hasattr(model, "peft_config"):
-        raise BadModel(
-            "The model holds adapters, and only whole weights can be contributed.",
-            hint="Merge them first: model = model.merge_and_unload()",
-        )
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    if not hasattr(model, "save_pretrained"):
-        model = getattr(model, "module", model)  # and DistributedDataParallel
-    if not hasattr(model, "save_pretrained"):
+    model = unwrapped(model)
+    if not hasattr(model, "save_pretrained") and not has_adapter(model):
         raise BadModel(
             f"A {type(model).__name__} is no transformers model.",
             hint="Give a model that has save_pretrained, or the folder of one.",
         )
     with writing(folder), _without_bars():
+        if has_adapter(model):
+            return save_adapters(model, folder)
         model.save_pretrained(folder)
+        return folder
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model that others were put around."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if not hasattr(model, "save_pretrained"):
+        model = getattr(model, "module", model)  # and DistributedDataParallel
+    return model
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from coldfusion_shared.errors import (
 from coldfusion_shared.schemas.bases import Base
 
 if TYPE_CHECKING:
-    from coldfusion_shared.finetune.settings import FinetuneSettings
     from coldfusion_shared.weights.checkpoint import FileSource
     from coldfusion_shared.weights.codecs.changes import Tensors
     from coldfusion_shared.weights.lora import LoraUpdate
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 Score = Callable[[Path], float]
 
 FULL_FILE = "model.safetensors"
+PICKLED_ADAPTER = "adapter_model.bin"
 # A base that is fused of many forgives noise, but not all of it. Sign alone loses 0.6 of an update.
 MOST_ERROR = 0.8
 # Points that a decoded model may be worse than what it was encoded from.
@@ -71,30 +71,31 @@ class Package:
         return f"Encoded as {self.encoding}: {size / 1e6:,.1f} MB; {kept}{score}."
 
 
-def body_bytes(base: Path) -> int:
-    """Return how large the float32 body of a model is that was finetuned from a base's folder."""
-    from coldfusion_shared.weights.body import body
-    from coldfusion_shared.weights.checkpoint import Checkpoint
-
-    with Checkpoint.from_folder(base) as checkpoint:
-        return 4 * sum(span.elements for span in body(checkpoint.spans()).values())
-
-
-def adapter_bytes(base: Path, settings: FinetuneSettings) -> int:
-    """Return about how large a LoRA adapter of all linear layers is: their vectors, in float32."""
-    from coldfusion_shared.weights.body import body
-    from coldfusion_shared.weights.checkpoint import Checkpoint
-
-    with Checkpoint.from_folder(base) as checkpoint:
-        spans = body(checkpoint.spans())
-    matrices = [span.shape for name, span in spans.items() if "embed" not in name]
-    return 4 * settings.rank * sum(sum(shape) for shape in matrices if len(shape) == 2)
-
-
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds an adapter of peft's and no model's weights."""
     weights = (folder / name for name in (FULL_FILE, f"{FULL_FILE}.index.json"))
     return (folder / "adapter_config.json").is_file() and not any(p.exists() for p in weights)
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise `BadModel` where the files of an adapter's folder show that it cannot be sent."""
+    from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+    from coldfusion_shared.weights.lora.config import parse_config
+
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        missing = f"The adapter in {folder} has no {ADAPTER_WEIGHTS}"
+        if not (folder / PICKLED_ADAPTER).is_file():
+            raise BadModel(f"{missing}.", hint="Save it with peft's save_pretrained(folder).")
+        raise BadModel(
+            f"{missing} but {PICKLED_ADAPTER}, which could run anything when it is read.",
+            hint="Convert it with peft, where model is its base as transformers loads it: "
+            "PeftModel.from_pretrained(model, folder).save_pretrained(folder)",
+        )
+    try:
+        parse_config((folder / ADAPTER_CONFIG).read_bytes())
+    except BadModel as error:
+        again = "Save the adapter again with peft's save_pretrained(folder)."
+        raise BadModel(error.message, hint=error.hint or again) from None
 
 
 def pack(
@@ -132,6 +133,12 @@ def pack(
         package = _adapter(source, form, made_from, folder)
     else:
         _check_weights(finetuned, form, made_from)
+        if form.adapter is not None:
+            source.reporter.say(
+                f"The adapter learnt on {made_from.version} means something else on "
+                f"{onto.version}: it replaces tensors, or is a DoRA. The finetuned weights "
+                "are sent in its place."
+            )
         package = _encoded(source, finetuned, made_from, onto, form, folder, score, reference)
     _screen(source, onto, package)
     return package
@@ -188,11 +195,7 @@ def _opened(source: Source, adapter: Path, made_from: Base, stack: ExitStack) ->
     from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
     from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, open_adapter
 
-    if not (adapter / ADAPTER_WEIGHTS).is_file():
-        raise BadModel(
-            f"The adapter in {adapter} has no {ADAPTER_WEIGHTS}.",
-            hint="Save it with save_pretrained(folder, safe_serialization=True).",
-        )
+    check_adapter(adapter)
     base = stack.enter_context(Checkpoint.from_folder(base_folder(source, made_from)))
     weights = FileSource(adapter / ADAPTER_WEIGHTS)
     stack.callback(weights.close)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from coldfusion_client.bases import Source, base_folder, find_base
 from coldfusion_client.connection import USER_AGENT
-from coldfusion_client.forms import AUTO, FULL, LORA, Form, check_taken, choose_encodings
+from coldfusion_client.forms import FULL, LORA, Form, check_form, choose_encodings
 from coldfusion_client.moves import onto_newest
-from coldfusion_client.packing import body_bytes, is_adapter, pack
+from coldfusion_client.packing import check_adapter, is_adapter, pack
 from coldfusion_client.record import read_record
 from coldfusion_client.runs import contributed, read_journal
+from coldfusion_client.sizes import body_bytes
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, declaration, send
 from coldfusion_shared.errors import InvalidRequest
@@ -79,19 +80,12 @@ def _push(
 
 def _form(source: Source, folder: Path, made_from: Base, encoding: str) -> Form:
     policy = source.api.model(made_from.model).policy
-    if is_adapter(folder):
-        if encoding not in (AUTO, FULL, LORA):
-            raise InvalidRequest(
-                f"{folder} holds a LoRA adapter, which travels as it is.",
-                hint="Leave --encoding out, or merge the adapter into its model first.",
-            )
-        check_taken(LORA, policy)
-        return Form([LORA], adapter=folder)
-    if encoding == LORA:
-        raise InvalidRequest(
-            f"{folder} holds no LoRA adapter.", hint="Push the folder that peft has saved."
-        )
+    adapter = is_adapter(folder)
+    check_form(encoding, policy, adapter=adapter)
     # Before a base is brought for nothing.
+    if adapter:
+        check_adapter(folder)
+        return Form([LORA], adapter=folder)
     weight_files(folder)
     size = body_bytes(base_folder(source, made_from))
     speed = upload_speed(source.cache.root, source.api.server)

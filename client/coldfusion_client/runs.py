@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from coldfusion_client.disk import write_atomically, writing
-from coldfusion_client.journal import Journal, run_key
+from coldfusion_client.journal import Journal, Submission, run_key
 from coldfusion_client.lock import locked
 from coldfusion_shared.errors import AlreadyContributed, BaseOutdated, Conflict, InvalidRequest
 from coldfusion_shared.schemas.contributions import Contribution
@@ -44,6 +44,12 @@ class Run:
         if submission is not None:
             submission.contribution, submission.state = contribution.id, contribution.state
             self.save()
+
+    def forget(self, submission: Submission) -> None:
+        """Go on as if `submission` had never been asked for."""
+        self.journal.submissions.remove(submission)
+        self.tidy()
+        self.save()
 
     def begin_training(self) -> Path:
         """Return a folder to finetune into that does not exist yet; a killed run's is removed."""
@@ -117,6 +123,13 @@ def choose_run(wanted: Journal, output: Path | None, *, onto_latest: bool) -> Ru
     if output is not None:
         _check_free(output, wanted)
     return Run(output.absolute() if output else _default_folder(wanted), wanted)
+
+
+def known_task(names: Sequence[str], model: str, output: Path | None) -> str:
+    """Return the first of a task's `names` that a run here has, else the first of all."""
+    journals = [read_journal(folder) for folder in ([output] if output else _folders(model))]
+    known = {journal.task for journal in journals if journal is not None}
+    return next((name for name in names if name in known), names[0])
 
 
 def older_training(wanted: Journal) -> Run | None:

@@ -61,6 +61,7 @@ class Repository:
         self.headers: dict[str, str] = {}  # of the answer to "who are you"
         self.usage: dict[str, Any] | None = None  # what an older server does not know
         self.verdict: dict[str, Any] = {"state": "accepted"}
+        self.policy: dict[str, Any] = {}
         self.screened_after = 1
         self.events: list[dict[str, Any]] = []
         self.lock = threading.RLock()
@@ -153,7 +154,7 @@ class Repository:
     def _model_json(self) -> dict[str, Any]:
         return {
             "name": MODEL, "public": True, "created_at": NOW.isoformat(),
-            "current": self.newest.version, "policy": {}, "open_round": len(self.bases),
+            "current": self.newest.version, "policy": self.policy, "open_round": len(self.bases),
             "accepted": 0, "contributors": 0,
         }  # fmt: skip
 

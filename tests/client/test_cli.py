@@ -14,9 +14,10 @@ from coldfusion_client import __main__ as program
 from coldfusion_client.cli.app import app
 from coldfusion_client.config import credentials_file
 from coldfusion_client.training import Data
+from coldfusion_shared.finetune import FinetuneSettings
 from tests.client.helpers import model_files, weights
 from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
-from tests.client.trainer import FakeTrainer, Settings
+from tests.client.trainer import FakeTrainer
 
 COMMANDS = ["login", "logout", "models", "contribute", "push", "pull", "status", "watch", "doctor"]
 
@@ -259,9 +260,9 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
     fake = FakeTrainer()
     given: list[Any] = []
 
-    def settings_of(options: dict[str, Any]) -> Settings:
+    def settings_of(options: dict[str, Any]) -> FinetuneSettings:
         given.append(options)
-        return Settings()
+        return FinetuneSettings()
 
     monkeypatch.setattr(local_trainer, "LocalTrainer", lambda: fake)
     monkeypatch.setattr(local_trainer, "settings_of", settings_of)

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from coldfusion_client.bases import Source
 from coldfusion_client.contribute import Order, Outcome, contribute
 from coldfusion_client.lock import locked
+from coldfusion_client.naming import task_names
 from coldfusion_client.push import push
 from coldfusion_client.record import read_record
 from coldfusion_client.runs import HIDDEN
 from coldfusion_client.training import Data
 from coldfusion_shared import errors
 from coldfusion_shared.data.report import Finding
+from coldfusion_shared.finetune import FinetuneSettings
 from tests.client.helpers import Notes, model_files, weights
 from tests.client.repository import MODEL, Repository, problem
-from tests.client.trainer import FakeTrainer, Settings
+from tests.client.trainer import FakeTrainer
+from tests.shared.checkpoints import file_bytes, read_file
 
 
 @pytest.fixture
@@ -30,8 +34,7 @@ def trainer() -> FakeTrainer:
 
 @pytest.fixture
 def order() -> Order:
-    settings: Any = Settings()
-    return Order(model=MODEL, data=Data("mine.csv"), settings=settings)
+    return Order(model=MODEL, data=Data("mine.csv"), settings=FinetuneSettings())
 
 
 def journal(outcome: Outcome) -> Any:
@@ -373,7 +376,7 @@ def test_a_training_that_was_never_contributed_is_remembered(
 def test_another_data_set_or_setting_is_another_run(
     order: Order, source: Source, trainer: FakeTrainer, repository: Repository
 ) -> None:
-    settings: Any = Settings(epochs=2.0)
+    settings = FinetuneSettings(epochs=2.0)
     first = contribute(order, source, trainer)
     trainer.shift = 0.6
     second = contribute(replace(order, settings=settings), source, trainer)
@@ -470,3 +473,183 @@ def test_the_same_weights_under_other_settings_are_refused_by_the_server(
     )
     with pytest.raises(errors.AlreadyContributed):
         contribute(order, source, trainer)
+
+
+def interrupted(
+    order: Order,
+    source: Source,
+    trainer: FakeTrainer,
+    repository: Repository,
+    path: str = "/1/1",
+    *,
+    answered: bool = False,
+) -> None:
+    """Contribute, killed at the first part of the upload or at a request of that path."""
+    kill_at(repository, "PUT" if path == "/1/1" else "POST", path, answered=answered)
+    with pytest.raises(Killed):
+        contribute(order, source, trainer)
+
+
+def test_another_encoding_begins_anew_what_was_only_declared(
+    order: Order, source: Source, trainer: FakeTrainer, repository: Repository, notes: Notes
+) -> None:
+    interrupted(replace(order, encoding="full"), source, trainer, repository)
+    outcome = contribute(replace(order, encoding="delta-sign"), source, trainer)
+    assert repository.contributions["c0"]["state"] == "declared"
+    assert (outcome.contribution.id, outcome.contribution.encoding) == ("c1", "delta-sign")
+    assert "What was begun in the encoding full is given up for delta-sign." in notes.said
+    assert len(journal(outcome)["submissions"]) == 1
+    assert trainer.trained == 1
+
+
+def test_another_encoding_is_free_where_the_declaration_was_never_answered(
+    order: Order, source: Source, trainer: FakeTrainer, repository: Repository
+) -> None:
+    interrupted(replace(order, encoding="full"), source, trainer, repository, "/contributions")
+    outcome = contribute(replace(order, encoding="delta"), source, trainer)
+    assert (outcome.contribution.id, outcome.contribution.encoding) == ("c0", "delta")
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_what_has_arrived_is_not_sent_in_another_form(
+    order: Order,
+    source: Source,
+    trainer: FakeTrainer,
+    repository: Repository,
+    notes: Notes,
+    heard: bool,
+) -> None:
+    full = replace(order, encoding="full")
+    if heard:
+        contribute(full, source, trainer)
+    else:
+        interrupted(full, source, trainer, repository, "/complete", answered=True)
+    outcome = contribute(replace(order, encoding="delta-sign"), source, trainer)
+    assert (outcome.contribution.id, outcome.contribution.encoding) == ("c0", "full")
+    assert "It was sent as full before, and is not sent as delta-sign." in notes.said
+    assert len(repository.contributions) == 1
+
+
+def test_a_rejected_one_may_be_sent_in_another_form(
+    order: Order, source: Source, trainer: FakeTrainer, repository: Repository
+) -> None:
+    repository.verdict = {"state": "rejected", "reason": "too far away"}
+    with pytest.raises(errors.ContributionRejected):
+        contribute(replace(order, encoding="delta-sign"), source, trainer)
+    repository.verdict = {"state": "accepted"}
+    outcome = contribute(replace(order, encoding="full"), source, trainer)
+    assert (outcome.contribution.id, outcome.contribution.encoding) == ("c1", "full")
+
+
+def test_without_an_encoding_it_goes_on_in_the_old_one_and_says_so(
+    order: Order, source: Source, trainer: FakeTrainer, repository: Repository, notes: Notes
+) -> None:
+    interrupted(replace(order, encoding="delta"), source, trainer, repository)
+    outcome = contribute(order, source, trainer)
+    assert (outcome.contribution.id, outcome.contribution.encoding) == ("c0", "delta")
+    said = [one for one in notes.said if one.startswith("Going on as it was begun")]
+    assert len(said) == 1 and "encoding delta; --encoding changes that" in said[0]
+    contribute(order, source, trainer)
+    assert len([one for one in notes.said if one.startswith("Going on")]) == 1
+
+
+def test_what_fell_back_to_another_encoding_goes_on_in_that(
+    order: Order,
+    source: Source,
+    trainer: FakeTrainer,
+    repository: Repository,
+    notes: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coldfusion_client.packing.MOST_ERROR", -1.0)
+    sign = replace(order, encoding="delta-sign")
+    interrupted(sign, source, trainer, repository)
+    encoded = [said for said in notes.said if said.startswith("Encoded as")]
+    outcome = contribute(sign, source, trainer)
+    assert (outcome.contribution.id, outcome.contribution.encoding) == ("c0", "full")
+    # Nothing was encoded and measured again.
+    assert [said for said in notes.said if said.startswith("Encoded as")] == encoded
+
+
+class Later(FinetuneSettings):
+    """The settings of a client that has one more."""
+
+    weight_decay: float = 0.0
+
+
+def names_of(settings: FinetuneSettings) -> tuple[str, ...]:
+    return task_names("http://a", MODEL, "digest", settings)
+
+
+def test_a_new_setting_gives_no_run_another_name() -> None:
+    assert names_of(Later()) == names_of(FinetuneSettings())
+    assert names_of(Later(epochs=2)) == names_of(FinetuneSettings(epochs=2))
+    assert names_of(FinetuneSettings(epochs=4.0)) == names_of(FinetuneSettings())
+    # What is learnt otherwise is no older run's.
+    assert len(names_of(Later(weight_decay=0.1))) == 1
+    every = [Later(), Later(weight_decay=0.1), Later(epochs=2), Later(lora=True)]
+    assert len({names_of(settings)[0] for settings in every}) == len(every)
+
+
+@pytest.mark.parametrize("output", [None, Path("mine")])
+def test_a_run_that_was_named_after_all_settings_is_found(
+    order: Order, source: Source, trainer: FakeTrainer, output: Path | None
+) -> None:
+    order = replace(order, output=output)
+    first = contribute(order, source, trainer)
+    file = first.run.folder / HIDDEN / "run.json"
+    names = task_names(source.api.server, MODEL, "digest of mine.csv", FinetuneSettings())
+    assert journal(first)["task"] == names[0]
+    file.write_text(file.read_text().replace(names[0], names[1]))
+    again = contribute(order, source, trainer)
+    assert (again.contribution.id, again.run.folder) == ("c0", first.run.folder)
+    assert trainer.trained == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (FinetuneSettings(), {"lr": 5e-5, "lora_rank": None}),
+        (FinetuneSettings(lr=1e-3), {"lr": 1e-3}),
+        (
+            FinetuneSettings(lora=True, lora_rank=4),
+            {"lr": 5e-4, "lora_rank": 4, "lora_alpha": 16, "lora_targets": "all-linear"},
+        ),
+    ],
+)
+def test_a_receipt_says_the_settings_that_were_used(
+    order: Order,
+    source: Source,
+    trainer: FakeTrainer,
+    repository: Repository,
+    settings: FinetuneSettings,
+    said: dict[str, Any],
+) -> None:
+    contribute(replace(order, settings=settings, encoding="full"), source, trainer)
+    found = repository.contributions["c0"]["work"]["settings"]
+    assert {name: found[name] for name in said} == said
+
+
+class PoolerKept(FakeTrainer):
+    """Leaves one tensor as it is in the base."""
+
+    def finetune(self, *arguments: Any, **named: Any) -> Any:
+        trained = super().finetune(*arguments, **named)
+        file = arguments[3] / "model.safetensors"
+        tensors = read_file(file.read_bytes())
+        tensors["bert.pooler.weight"] = tensors["bert.pooler.weight"] - np.float32(self.shift)
+        file.write_bytes(file_bytes(tensors))
+        return trained
+
+
+@pytest.mark.parametrize("pattern", ["pooler", "bert.pooler"])
+@pytest.mark.parametrize("encoding", ["full", "delta"])
+def test_frozen_is_what_the_base_calls_so(
+    order: Order, source: Source, repository: Repository, pattern: str, encoding: str
+) -> None:
+    settings = FinetuneSettings(freeze=(pattern,))
+    frozen = replace(order, settings=settings, encoding=encoding)
+    contribute(frozen, source, PoolerKept())
+    assert repository.contributions["c0"]["frozen"] == ["pooler"]
+    sent = [name.rpartition(":")[2] for name in read_file(repository.received("c0"))]
+    assert sorted(sent) == ["encoder.bias", "encoder.weight"]

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldfusion_client.forms import AUTO, LORA, PATIENCE_SECONDS, SHARES, choose_encodings
+from coldfusion_client.forms import (
+    AUTO,
+    FULL,
+    LORA,
+    PATIENCE_SECONDS,
+    SHARES,
+    check_form,
+    choose_encodings,
+)
 from coldfusion_client.speeds import note_upload, upload_speed
-from coldfusion_shared.errors import EncodingRefused, UnknownName
+from coldfusion_shared.errors import EncodingRefused, InvalidRequest, UnknownName
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.weights.codecs import discover
 
@@ -73,6 +81,27 @@ def test_what_cannot_be_is_refused_by_name() -> None:
     with pytest.raises(EncodingRefused, match="delta-sign") as refused:
         choose_encodings("delta-sign", Policy(encodings=["full"]), 1, 1)
     assert refused.value.hint is not None and "It takes: full" in refused.value.hint
+
+
+def test_an_adapter_travels_as_it_is() -> None:
+    for encoding in (AUTO, FULL, LORA):
+        check_form(encoding, ANY, adapter=True)
+    with pytest.raises(InvalidRequest, match="not as delta-int8"):
+        check_form("delta-int8", ANY, adapter=True)
+    with pytest.raises(EncodingRefused, match="no LoRA adapters") as refused:
+        check_form(AUTO, Policy(encodings=["full"]), adapter=True)
+    assert refused.value.hint is not None and "merge_and_unload" in refused.value.hint
+
+
+def test_weights_travel_in_any_form_but_an_adapters() -> None:
+    for encoding in (AUTO, *SHARES):
+        check_form(encoding, ANY, adapter=False)
+    with pytest.raises(InvalidRequest, match="no LoRA adapter to send"):
+        check_form(LORA, ANY, adapter=False)
+    with pytest.raises(UnknownName):
+        check_form("zip", ANY, adapter=False)
+    with pytest.raises(EncodingRefused, match="nothing but lora"):
+        check_form(AUTO, Policy(encodings=[LORA]), adapter=False)
 
 
 def test_all_that_there_are_can_be_chosen() -> None:

@@ -166,3 +166,22 @@ def test_windows_paths_are_kept(run: Run) -> None:
     run("init", MODEL, "--data", str(path))
     read = tomllib.loads(Path("contribution.toml").read_text(encoding="utf-8"))
     assert PureWindowsPath(read["data"]) == path
+
+
+def test_no_lora_on_the_command_line_overrules_the_files_adapter(
+    run: Run, orders: list[Any]
+) -> None:
+    adapter = "lora_rank = 2\nlora_targets = 'query'\ndora = true\n"
+    write(f"model = '{MODEL}'\ndata = 'films.csv'\n[settings]\nlora = true\n{adapter}epochs = 2\n")
+    run("contribute")
+    assert (orders[-1].settings.lora, orders[-1].settings.lora_rank) == (True, 2)
+    run("contribute", "--no-lora")
+    assert orders[-1].settings == FinetuneSettings(epochs=2)
+    seen = len(orders)
+    # What is typed beside it is a mistake, and so is a file that contradicts itself.
+    code, _, said = run("contribute", "--no-lora", "--rank", "4")
+    assert code == 2 and "--rank: Value error, it does nothing without lora" in said
+    write(f"model = '{MODEL}'\ndata = 'films.csv'\n[settings]\nlora = false\n{adapter}")
+    code, _, said = run("contribute")
+    assert code == 2 and "--rank: Value error" in said
+    assert len(orders) == seen

@@ -10,7 +10,9 @@ import pytest
 
 from coldfusion_client.bases import Source, find_base
 from coldfusion_client.forms import Form
-from coldfusion_client.packing import adapter_bytes, body_bytes, is_adapter, pack
+from coldfusion_client.packing import is_adapter, pack
+from coldfusion_client.push import push
+from coldfusion_client.sizes import adapter_bytes, body_bytes
 from coldfusion_shared import errors
 from coldfusion_shared.finetune.settings import FinetuneSettings
 from tests.client.helpers import NAMES, Notes, model_files, weights
@@ -175,10 +177,46 @@ def test_an_adapter_that_depends_on_its_base_does_not_go_onto_another(
     assert caught.value.hint is not None and "--base v0 --onto latest" in caught.value.hint
 
 
-def test_an_adapter_of_an_older_peft_is_named(source: Source, tmp_path: Path) -> None:
-    base = find_base(source.api, MODEL, "v0")
+def test_weights_in_place_of_an_adapter_are_explained(
+    source: Source, folder: Path, tmp_path: Path, repository: Repository, notes: Notes
+) -> None:
+    old = find_base(source.api, MODEL, "v0")
+    repository.publish(model_files(1))
+    new = find_base(source.api, MODEL, "v1")
+    whole = adapter(tmp_path / "whole", modules_to_save=["pooler"])
+    tensors = read_file((whole / "adapter_model.safetensors").read_bytes())
+    tensors["base_model.model.pooler.weight"] = np.ones((2, 2), np.float32)
+    (whole / "adapter_model.safetensors").write_bytes(file_bytes(tensors))
+    form = Form(["full"], adapter=whole)
+    assert pack(source, folder, old, old, form, tmp_path / "a").encoding == "lora"
+    assert not notes.said
+    assert pack(source, folder, old, new, form, tmp_path / "b").encoding == "full"
+    assert notes.said[0].startswith("The adapter learnt on v0 means something else on v1: ")
+
+
+def test_an_adapter_of_an_older_peft_is_told_how_to_convert(
+    source: Source, tmp_path: Path, repository: Repository
+) -> None:
     folder = adapter(tmp_path / "adapter")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(errors.BadModel, match="has no adapter_model.safetensors") as caught:
-        pack(source, folder, base, base, Form(["lora"], adapter=folder), tmp_path / "out")
-    assert caught.value.hint is not None and "safe_serialization" in caught.value.hint
+    with pytest.raises(errors.BadModel, match="no adapter_model.safetensors but adapter_") as found:
+        push(source, MODEL, folder, "v0", onto_latest=False, wait=True)
+    assert found.value.hint is not None and "PeftModel.from_pretrained(" in found.value.hint
+    (folder / "adapter_model.bin").unlink()
+    with pytest.raises(errors.BadModel, match=r"no adapter_model\.safetensors\.$"):
+        push(source, MODEL, folder, "v0", onto_latest=False, wait=True)
+    # No base was brought for that.
+    assert not repository.seen("GET", "/files/")
+
+
+@pytest.mark.parametrize("config", ["{", "", "[]", '{"peft_type": "LORA"}', "\x00"])
+def test_a_broken_configuration_is_to_be_saved_again(
+    source: Source, tmp_path: Path, repository: Repository, config: str
+) -> None:
+    folder = adapter(tmp_path / "adapter")
+    (folder / "adapter_config.json").write_text(config)
+    with pytest.raises(errors.BadModel, match=r"adapter_config\.json") as found:
+        push(source, MODEL, folder, "v0", onto_latest=False, wait=True)
+    assert found.value.hint is not None and "Save the adapter" in found.value.hint
+    assert "--lr" not in found.value.hint
+    assert not repository.seen("GET", "/files/")

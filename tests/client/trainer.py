@@ -8,21 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import BaseModel
-
 from coldfusion_client.journal import Trained
 from coldfusion_client.training import Data, Say, StepProgress
 from coldfusion_shared.data.report import Finding
 from tests.client.helpers import weights
-
-
-class Settings(BaseModel):
-    """Stands for `FinetuneSettings`."""
-
-    epochs: float = 1.0
-    seed: int = 1
-    lora: bool = False
-    freeze: tuple[str, ...] | None = None
 
 
 class FakeTrainer:

@@ -23,17 +23,28 @@ from coldfusion_client.cli.session import session
 from coldfusion_client.cli.text import size, typed
 from coldfusion_client.forms import AUTO
 from coldfusion_shared.finetune import processes
-from coldfusion_shared.finetune.settings import FinetuneSettings
+from coldfusion_shared.finetune.settings import OF_LORA, FinetuneSettings
 
 
-def setting(name: str, metavar: str | None, *flags: str) -> Any:
+def setting(name: str, metavar: str | None, *flags: str, callback: Any = None) -> Any:
     """Return the option of a finetuning setting; its own description is the help."""
     field = FinetuneSettings.model_fields[name]
     what = (field.description or "").rstrip(".")
     default = field.get_default()
     usual = "" if default is None else f" Default: {default}."
     help_text = f"{what[:1].upper()}{what[1:]}.{usual}"
-    return typer.Option(*flags, metavar=metavar, help=help_text, show_default=False)
+    return typer.Option(
+        *flags, metavar=metavar, help=help_text, show_default=False, callback=callback
+    )
+
+
+def _without_lora(context: typer.Context, lora: bool | None) -> bool | None:
+    """Let a ``--no-lora`` that is typed overrule what a file says of adapters, too."""
+    source = context.get_parameter_source("lora")
+    if lora is False and source is not None and source.name == "COMMANDLINE":
+        written = context.default_map or {}
+        context.default_map = {k: value for k, value in written.items() if k not in OF_LORA}
+    return lora
 
 
 def columns_of(pairs: list[str] | None) -> dict[str, str]:
@@ -111,7 +122,9 @@ def contribute(
         bool | None,
         setting("early_stopping", None, "--early-stopping/--no-early-stopping"),
     ] = None,
-    lora: Annotated[bool | None, setting("lora", None, "--lora/--no-lora")] = None,
+    lora: Annotated[
+        bool | None, setting("lora", None, "--lora/--no-lora", callback=_without_lora)
+    ] = None,
     lora_rank: Annotated[int | None, setting("lora_rank", "N", "--rank")] = None,
     lora_alpha: Annotated[int | None, setting("lora_alpha", "N", "--alpha")] = None,
     lora_targets: Annotated[str | None, setting("lora_targets", "NAMES", "--targets")] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,56 @@ from coldfusion_shared.weights.frozen import is_frozen, parts_of
 SHOWN = 4
 
 
-def body_of(model: Any, base: Path) -> set[str]:
-    """Return the names of the tensors of `model` that are the body of the base in that folder."""
+def body_of(model: Any, base: Path) -> dict[str, str]:
+    """Return the names of the tensors of a base's body, and what each is called in `model`."""
     with Checkpoint.from_folder(base) as checkpoint:
         shared = body(checkpoint.spans())
-    return set(align(shared, list(model.state_dict())).values())
+    return align(shared, list(model.state_dict()))
 
 
-def frozen_by(patterns: Sequence[str], names: Collection[str]) -> set[str]:
+def in_words_of(names: Collection[str], patterns: Iterable[str]) -> tuple[str, ...]:
     """
-    Return those of `names` that a pattern stands for; `is_frozen` says what patterns are.
+    Return `patterns` in the words of a base whose tensors have these `names`.
+
+    Under a head the body may be a module of its own, such as ``bert``. Who has seen that model's
+    names means the base's: what stands for nothing as it is loses its first word.
+    """
+    return tuple(_in_words_of(names, pattern) for pattern in patterns)
+
+
+def _in_words_of(names: Collection[str], pattern: str) -> str:
+    rest = pattern.partition(".")[2]
+    if not rest or _standing_for(pattern, names) or not _standing_for(rest, names):
+        return pattern
+    return rest
+
+
+def _standing_for(pattern: str, names: Iterable[str]) -> set[str]:
+    return {name for name in names if is_frozen(name, [pattern])}
+
+
+def frozen_by(patterns: Sequence[str], names: Mapping[str, str]) -> set[str]:
+    """
+    Return what is to be frozen of a model, by its own names; `is_frozen` says what patterns are.
+
+    Args:
+        patterns: in the base's words, or in the model's.
+        names: of the body's tensors, the base's and those in the model.
 
     Raises:
         InvalidRequest: a pattern stands for nothing, or nothing is left.
     """
     found: set[str] = set()
-    for pattern in patterns:
-        matching = {name for name in names if is_frozen(name, [pattern])}
-        if not matching:
+    for pattern, meant in zip(patterns, in_words_of(names, patterns), strict=True):
+        matching = {names[name] for name in _standing_for(meant, names)}
+        another = meant != pattern and _standing_for(pattern, names.values()) != matching
+        if not matching or another:
             raise InvalidRequest(
                 f"Nothing of the model's body is called {pattern!r}, so it cannot be frozen.",
                 hint=f"There are {listed(closest(pattern, names))}.",
             )
         found |= matching
-    if names and found >= set(names):
+    if names and len(found) == len(names):
         raise InvalidRequest(
             "The whole body would be frozen, and nothing be left to contribute.",
             hint="Freeze less of it.",

@@ -21,6 +21,7 @@ from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.finetune.frozen import closest, freeze, listed
 from coldfusion_shared.finetune.settings import ALL_LINEAR, FinetuneSettings
 from coldfusion_shared.weights.lora import ADAPTER_WEIGHTS
+from coldfusion_shared.weights.lora.match import largest_rank
 from coldfusion_shared.weights.lora.parts import WRAPPER
 
 LINEAR = (nn.Linear, Conv1D)
@@ -104,7 +105,7 @@ def _targets(model: Any, settings: FinetuneSettings, free: Collection[str]) -> d
         found: dict[str, nn.Module] = {
             name: module
             for name, module in modules.items()
-            if isinstance(module, LINEAR) and _side(module) >= settings.rank
+            if isinstance(module, LINEAR) and _largest_rank(module) >= settings.rank
         }
         if not found:
             raise InvalidRequest(
@@ -143,10 +144,10 @@ def _named(target: str, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module
 def _check(model: Any, targets: Mapping[str, nn.Module], rank: int) -> None:
     tied = _tied(model)
     for name, module in targets.items():
-        if _side(module) < rank:
+        if (largest := _largest_rank(module)) < rank:
             raise InvalidRequest(
-                f"Rank {rank} is above the smaller side of {name}, {_side(module)}.",
-                hint=f"Use a rank of {_side(module)} or less.",
+                f"With rank {rank} the adapter of {name} would have more numbers than its weights.",
+                hint=f"Use a rank of {largest} or less, or learn all weights, without --lora.",
             )
         if f"{name}.weight" in tied:
             raise InvalidRequest(
@@ -155,10 +156,9 @@ def _check(model: Any, targets: Mapping[str, nn.Module], rank: int) -> None:
             )
 
 
-def _side(module: nn.Module) -> int:
-    """Return the smaller side of a module's matrix."""
+def _largest_rank(module: nn.Module) -> int:
     weight: Any = module.weight
-    return int(min(weight.shape))
+    return largest_rank(tuple(weight.shape))
 
 
 def _tied(model: Any) -> set[str]:

@@ -14,6 +14,8 @@ FULL_LR = 5e-5
 LORA_LR = 5e-4
 RANK, ALPHA = 8, 16
 ALL_LINEAR = "all-linear"
+# What says how an adapter is learnt, and does nothing without one.
+OF_LORA = ("lora_rank", "lora_alpha", "lora_targets", "rslora", "dora")
 # Of targets and of what is frozen; patterns say more with less.
 MOST_NAMES, MOST_LETTERS = 500, 300
 
@@ -117,7 +119,7 @@ class FinetuneSettings(BaseModel):
             raise ValueError(f"{ALL_LINEAR} stands for all names and goes with no other")
         return names
 
-    @field_validator("lora_rank", "lora_alpha", "lora_targets", "rslora", "dora")
+    @field_validator(*OF_LORA)
     @classmethod
     def _check_lora(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what would do nothing; only what was given comes here."""
@@ -144,3 +146,11 @@ class FinetuneSettings(BaseModel):
     def targets(self) -> tuple[str, ...]:
         """The ends of the names of the modules that are adapted, or `ALL_LINEAR`."""
         return self.lora_targets or (ALL_LINEAR,)
+
+    def as_used(self) -> dict[str, Any]:
+        """Return all settings for JSON; where nothing was chosen, what is used then."""
+        used: dict[str, Any] = {"lr": self.learning_rate}
+        if self.lora:
+            used |= {"lora_rank": self.rank, "lora_alpha": self.alpha}
+            used["lora_targets"] = list(self.targets)
+        return {**self.model_dump(mode="json"), **used}

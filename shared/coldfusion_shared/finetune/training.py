@@ -156,7 +156,7 @@ class Training:
             return None
         from coldfusion_shared.finetune.lora import Adapter
 
-        return Adapter(model, settings, body, frozen)
+        return Adapter(model, settings, set(body.values()), frozen)
 
     def _make_smaller(self) -> None:
         smaller = self.batches.smaller()

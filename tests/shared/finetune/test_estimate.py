@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from coldfusion_shared.data import Split
 from coldfusion_shared.finetune import FinetuneSettings, finetune
@@ -27,6 +28,37 @@ def test_a_few_real_steps_tell_the_rest_and_leave_nothing(tmp_path: Path) -> Non
     assert told.seconds > told.steps * told.step_seconds > 0
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "freeze", "measured_of", "kept"),
+    [(True, None, "process", "all"), (False, None, "process", ""), (True, None, "GPU", ""),
+     (True, ("encoder", "embeddings"), "process", "pooler classifier")],
+)  # fmt: skip
+def test_the_best_epochs_weights_are_counted_where_they_are_kept(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    early_stopping: bool,
+    freeze: tuple[str, ...] | None,
+    measured_of: str,
+    kept: str,
+) -> None:
+    monkeypatch.setattr(estimating, "_peak", lambda: (10**9, measured_of))
+    settings = FinetuneSettings(
+        max_steps=1, batch_size=4, max_length=24, early_stopping=early_stopping, freeze=freeze
+    )
+    told = estimate(tiny_bert(tmp_path / "base"), toy_dataset(), settings)
+    assert (told.memory - 10**9) == sum(
+        4 * tensor.numel()
+        for name, tensor in learnt(tmp_path).items()
+        if kept == "all" or any(part in kept for part in name.split(".")[:2])
+    )
+
+
+def learnt(folder: Path) -> dict[str, Any]:
+    """Return the weights of a whole classifier."""
+    finetune(folder / "base", toy_dataset(), FinetuneSettings(max_steps=1), folder / "out")
+    return dict(load_file(folder / "out" / "model.safetensors"))
 
 
 class Clock:

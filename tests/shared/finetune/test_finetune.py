@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from errno import ENOSPC
+from errno import ENOMEM, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from transformers import (
 from coldfusion_shared.errors import BadModel, StorageFull, TrainingFailed
 from coldfusion_shared.finetune import FinetuneResult, FinetuneSettings, finetune
 from coldfusion_shared.finetune.callbacks import BestWeights
-from coldfusion_shared.finetune.failures import named_failures
+from coldfusion_shared.finetune.failures import diverged, named_failures
+from coldfusion_shared.tasks.pretrained import load_model
 from tests.tiny_models import tiny_bert
 from tests.toy_data import LABELS, toy_dataset
 
@@ -152,7 +153,7 @@ def test_a_diverging_training_is_stopped(base: Path, tmp_path: Path) -> None:
     save_file(tensors, huge / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingFailed, match="diverged: after step 1") as caught:
         run(huge, tmp_path / "out")
-    assert caught.value.hint == "Use a lower learning rate, such as --lr 6e-04."
+    assert caught.value.hint == "Use a lower learning rate, such as --lr 1e-04."
     assert not (tmp_path / "out").exists()
 
 
@@ -169,12 +170,37 @@ def test_a_base_that_is_none(tmp_path: Path) -> None:
         (MemoryError(), TrainingFailed, "--batch-size"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory."), TrainingFailed, "--batch-size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), TrainingFailed, "--batch"),
+        (RuntimeError("unable to mmap 8 bytes: Cannot allocate memory (12)"), TrainingFailed, "--"),
+        (SafetensorError("I/O error: (os error 12)"), TrainingFailed, "--batch-size"),
+        (OSError(ENOMEM, "Cannot allocate memory"), TrainingFailed, "--batch-size"),
+        (ImportError("_x.so: failed to map segment from shared object"), TrainingFailed, "--batch"),
     ],
 )
 def test_failures_have_our_names(raised: Exception, expected: type[Exception], hint: str) -> None:
     with pytest.raises(expected) as caught, named_failures():
         raise raised
     assert hint in caught.value.hint  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("lr", "lower"), [(1.0, "1e-04"), (5e-4, "1e-04"), (5e-5, "1e-05")])
+def test_a_diverged_training_is_offered_a_lower_rate(lr: float, lower: str) -> None:
+    assert diverged(3, lr).hint == f"Use a lower learning rate, such as --lr {lower}."
+
+
+def test_what_is_not_installed_is_no_lack_of_memory() -> None:
+    with pytest.raises(ModuleNotFoundError), named_failures():
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+
+
+def test_a_model_that_the_memory_has_no_room_for_is_not_at_fault(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", full)
+    with pytest.raises(TrainingFailed, match="more memory than there is"):
+        load_model("AutoModel", base)
 
 
 def test_any_other_failure_is_said_in_one_line() -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.finetune import FinetuneResult, FinetuneSettings, checkpoints, finetune
-from coldfusion_shared.finetune.frozen import closest, frozen_by, learning
+from coldfusion_shared.finetune.frozen import closest, frozen_by, in_words_of, learning
 from coldfusion_shared.finetune.settings import FULL_LR, LORA_LR
 from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
 from coldfusion_shared.weights.lora import (
@@ -133,8 +133,17 @@ def changed_tensors(base: Path, out: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_frozen_layers_stay_bit_for_bit(base: Path, tmp_path: Path, lora: bool) -> None:
-    patterns = ("embeddings", "layer.[0]", "pooler.dense.weight")
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ("embeddings", "layer.[0]", "pooler.dense.weight"),
+        # As the finetuned model calls them.
+        ("bert.embeddings", "bert.encoder.layer.0", "*.pooler.dense.weight"),
+    ],
+)
+def test_frozen_layers_stay_bit_for_bit(
+    base: Path, tmp_path: Path, patterns: tuple[str, ...], lora: bool
+) -> None:
     run(base, tmp_path / "out", lora=lora, lr=1e-2, freeze=patterns)
     changed = changed_tensors(base, tmp_path / "out")
     kept = ("embeddings.", "encoder.layer.0.", "pooler.dense.weight")
@@ -225,11 +234,14 @@ def test_too_large_a_batch_is_halved(
         ({"lora": True, "lora_targets": "classifier"}, "called 'classifier'", "There are "),
         ({"lora": True, "lora_rank": 33}, "adapter of rank 33", "smaller rank"),
         (
-            {"lora": True, "lora_rank": 33, "lora_targets": "query"},
-            "Rank 33 is above the smaller side of bert.encoder.layer.0.attention.self.query, 32",
-            "32 or less",
+            {"lora": True, "lora_rank": 17, "lora_targets": "query"},
+            "With rank 17 the adapter of bert.encoder.layer.0.attention.self.query would have more",
+            "16 or less",
         ),
         ({"lora": True, "dora": True, "freeze": "embedings"}, "called 'embedings'", "embeddings"),
+        ({"freeze": "bert.embedings"}, "called 'bert.embedings'", "There are embeddings"),
+        ({"freeze": "roberta.embeddings"}, "called 'roberta.embeddings'", "embeddings"),
+        ({"freeze": "bert"}, "called 'bert'", "There are "),
         ({"freeze": "classifier"}, "called 'classifier'", "There are "),
         ({"freeze": "*"}, "whole body would be frozen", "less"),
         ({"lora": True, "lora_targets": "query", "freeze": "query"}, "could learn", "There are"),
@@ -296,11 +308,39 @@ NAMES = ("encoder.layer.0.query.weight", "encoder.layer.10.query.weight", "embed
      ("layer.*.query", 2), ("weigh", 0), (NAMES[0], 1)],
 )  # fmt: skip
 def test_patterns_stand_for_whole_parts_of_names(pattern: str, count: int) -> None:
+    names = {name: f"bert.{name}" for name in NAMES}
     if count:
-        assert len(frozen_by([pattern], NAMES)) == count
+        found = frozen_by([pattern], names)
+        assert found <= set(names.values()) and len(found) == count
     else:
         with pytest.raises(InvalidRequest):
-            frozen_by([pattern], NAMES)
+            frozen_by([pattern], names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [("bert.embeddings", 1), ("bert.encoder.layer.1?", 1), ("*.embeddings.w", 1), ("bert.query", 0),
+     (f"bert.{NAMES[0]}", 1), ("other.embeddings", 0), ("bert", 0)],
+)  # fmt: skip
+def test_patterns_may_be_in_the_finetuned_models_words(pattern: str, count: int) -> None:
+    names = {name: f"bert.{name}" for name in NAMES}
+    if count:
+        assert frozen_by([pattern], names) == frozen_by(in_words_of(NAMES, [pattern]), names)
+        assert len(frozen_by([pattern], names)) == count
+    else:
+        with pytest.raises(InvalidRequest):
+            frozen_by([pattern], names)
+
+
+def test_patterns_are_turned_into_the_bases_words() -> None:
+    given = ("query", "bert.embeddings", "bert.encoder.layer.1?", "*.query", "bert", "nothing.here")
+    assert in_words_of(NAMES, given) == (
+        "query", "embeddings", "encoder.layer.1?", "*.query", "bert", "nothing.here",
+    )  # fmt: skip
+    # Some models call their body otherwise under a head.
+    assert frozen_by(["model.h.0"], {"transformer.h.0.w": "model.h.0.w", "n": "m"}) == {
+        "model.h.0.w"
+    }
 
 
 def test_the_closest_names_are_told() -> None:
