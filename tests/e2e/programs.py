@@ -21,6 +21,8 @@ from coldfusion_server.storage.s3.store import S3Store
 from coldfusion_shared.weights.digests import file_entry
 
 BIN = Path(sys.executable).parent
+# The model of a module's own server; its rounds do not close.
+MODEL = "lab/tiny"
 WAIT_SECONDS = 90
 
 

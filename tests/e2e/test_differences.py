@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ MODEL = "lab/large"
 PATH = "model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("repository")
-    server = Server(folder / "data")
-    server.start()
+@pytest.fixture(scope="module", autouse=True)
+def difference(server: Server, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Make a model whose newest base differs from the one before in a file that is worth it."""
+    folder = tmp_path_factory.mktemp("large")
     base = tiny_bert(folder / "pretrained", hidden=256)
     server.command(
         "model", "create", MODEL, "--from", str(base), "--min-contributions", "1", "--public"
@@ -40,15 +38,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "tuned").mkdir()
     (folder / "tuned" / PATH).write_bytes(file_bytes(tuned))
     token = server.command("token", "create", "ann", "--role", "contributor")
-    os.environ["COLDFUSION_CACHE"] = str(folder / "cache of ann")
-    try:
-        with Client(server.url, token) as client:
-            client.contribute(MODEL, folder / "tuned", base="v0", encoding="full")
-    finally:
-        del os.environ["COLDFUSION_CACHE"]
+    with Client(server.url, token, cache=folder / "cache of ann") as client:
+        client.contribute(MODEL, folder / "tuned", base="v0", encoding="full")
     wait_until(lambda: server.get(f"/models/{MODEL}/bases/latest/differences"), "the difference")
-    yield server
-    server.end()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,11 @@ from typer.testing import CliRunner
 
 from coldfusion_client.cli.app import app
 from coldfusion_client.speeds import note_upload
-from tests.e2e.programs import BIN, Server, wait_until
+from tests.e2e.programs import BIN, MODEL, Server, wait_until
 from tests.shared.checkpoints import read_file
 from tests.tiny_models import tiny_bert
 
-MODEL = "lab/tiny"
 TRAINING = ("--max-steps", "6", "--batch-size", "8", "--lr", "0.001", "--no-early-stopping")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("repository")
-    server = Server(folder / "data")
-    server.start()
-    pretrained = tiny_bert(folder / "pretrained")
-    server.command(
-        "model", "create", MODEL, "--from", str(pretrained), "--min-contributions", "90", "--public"
-    )
-    yield server
-    server.end()
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coldfusion_client import Client, Work
-from tests.e2e.programs import BIN, WAIT_SECONDS, Server
-from tests.tiny_models import tiny_bert
+from tests.e2e.programs import BIN, MODEL, WAIT_SECONDS, Server
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebooks" / "contribute.ipynb"
-MODEL = "lab/tiny"
 
 # As a contributor writes it; the folder's name is none that ASCII holds.
 SCRIPT = """
@@ -42,19 +39,6 @@ trainer = Trainer(model, arguments, train_dataset=rows, processing_class=tokeniz
 trainer.train()
 print("state", callback.contribution and callback.contribution.state)
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("repository")
-    server = Server(folder / "data")
-    server.start()
-    pretrained = tiny_bert(folder / "pretrained")
-    server.command(
-        "model", "create", MODEL, "--from", str(pretrained), "--min-contributions", "90", "--public"
-    )
-    yield server
-    server.end()
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from coldfusion_server.services import differences
 from coldfusion_server.services.garbage import collect
 from coldfusion_server.services.references import DIFFERENCES
 from coldfusion_server.services.rounds import close_by_hand
-from coldfusion_shared.errors import StorageFull
+from coldfusion_shared.errors import StorageFull, StorageUnavailable
 from coldfusion_shared.weights.checkpoint import FileSource
 from coldfusion_shared.weights.differences.apply import apply_difference
 from coldfusion_shared.weights.differences.container import Pair
@@ -105,6 +105,20 @@ def test_a_disk_without_room_costs_no_base(
     monkeypatch.setattr(differences, "write_difference", full)
     go_round(repo, 0)
     assert offered(repo, "v1") == []
+    assert differences.make_next(repo.ctx, "worker") is False
+
+
+def test_one_that_is_gone_before_it_is_named_is_given_up(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Any, files: list[Any]) -> None:
+        if files:
+            raise StorageUnavailable("It was stored and is gone again.")
+
+    monkeypatch.setattr(differences, "check_stored", gone)
+    go_round(repo, 0)
+    assert offered(repo, "v1") == []
+    monkeypatch.setattr(differences, "write_difference", None)
     assert differences.make_next(repo.ctx, "worker") is False
 
 

@@ -229,6 +229,28 @@ def test_an_adapter_that_cannot_be_followed_is_rejected_with_the_reason(
     assert told in receipt["reason"]
 
 
+def test_an_adapter_that_is_larger_than_what_it_changes_is_to_be_sent_whole(
+    repo: Repository,
+) -> None:
+    receipt = screened(repo, "lora", adapter(rank=5))
+    assert receipt["state"] == "rejected"
+    assert "more values than the matrix itself" in receipt["reason"]
+    assert "merge_and_unload" in receipt["hint"]
+
+
+def test_the_same_factors_with_another_alpha_are_another_contribution(repo: Repository) -> None:
+    person = repo.contributor()
+    assert screened(repo, "lora", adapter())["state"] == "accepted"
+    assert screened(repo, "lora", adapter(lora_alpha=16))["state"] == "accepted"
+    for alpha in (4, 16):
+        again = declare(person, "lora", adapter(lora_alpha=alpha))
+        assert (again.status_code, again.json()["code"]) == (409, "already_contributed")
+    # In other words the same, which its bytes do not tell.
+    spelt = screened(repo, "lora", adapter(lora_alpha=4.0))
+    assert spelt["state"] == "rejected"
+    assert "contributed before" in spelt["reason"]
+
+
 def test_an_update_that_does_not_decode_is_rejected(repo: Repository, tmp_path: Path) -> None:
     ((path, raw),) = encoded(tmp_path, "delta-int8", 1).items()
     frame = raw.rindex(bytes.fromhex("28b52ffd"))
@@ -266,6 +288,23 @@ def test_what_leaves_the_bases_dtype_is_rejected_before_it_is_fused(tmp_path: Pa
         receipt = screened(coarse, "full", {"model.safetensors": file_bytes(moved)})
     assert receipt["state"] == "rejected"
     assert "NaN or infinity in encoder.layer.0.dense.weight" in receipt["reason"]
+
+
+def test_a_step_that_leaves_the_bases_dtype_does_not_keep_its_round(tmp_path: Path) -> None:
+    start = {
+        name: values.astype(np.float16) if values.dtype == np.float32 else values
+        for name, values in tiny_tensors().items()
+    }
+    moved = {**body_of(tiny_tensors(), 1), MATRIX: start[MATRIX].astype(np.float32)}
+    moved[MATRIX][3, 4] = 6e4
+    with repository(tmp_path / "coarse") as coarse:
+        # Nesterov's first step is 0.7 * 1.9 times the update.
+        coarse.model(tensors=start, min_contributions=100, optimizer="nesterov")
+        receipt = screened(coarse, "full", {"model.safetensors": file_bytes(moved)})
+        assert receipt["state"] == "accepted", receipt["reason"]
+        weights = fused_weights(coarse)
+    assert (weights[MATRIX] == start[MATRIX]).all()
+    assert (weights["pooler.dense.weight"] != start["pooler.dense.weight"]).any()
 
 
 def frozen_file(seed: int = 1) -> bytes:

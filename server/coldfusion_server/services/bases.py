@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from coldfusion_server.db.tables import BaseFileRow, BaseRow, ModelRow
 from coldfusion_server.events import outbox
 from coldfusion_server.services import paging
+from coldfusion_server.services.alive import LivelySource
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import find_base, find_model, manifest_of
 from coldfusion_server.services.tokens import Principal
@@ -102,11 +103,11 @@ def get_file(
     raise FileNotInBase(f"{name} {base.version} has no file {path[:200]!r}.")
 
 
-def open_weights(ctx: Context, files: Iterable[FileEntry]) -> Checkpoint:
-    """Open the weights among `files`, those of a base, in the store."""
+def open_weights(ctx: Context, files: Iterable[FileEntry], alive: Callable[[], None]) -> Checkpoint:
+    """Open the weights among `files`, those of a base, in the store; reads call `alive`."""
     return Checkpoint(
         {
-            file.path: ctx.store.source(file.sha256)
+            file.path: LivelySource(ctx.store.source(file.sha256), alive)
             for file in files
             if file.path.endswith(".safetensors")
         }
@@ -126,14 +127,25 @@ class StoredFile(Protocol):
 
 
 def update_sources(
-    ctx: Context, stack: ExitStack, encoding: str, files: Iterable[StoredFile]
+    ctx: Context,
+    stack: ExitStack,
+    encoding: str,
+    files: Iterable[StoredFile],
+    alive: Callable[[], None],
 ) -> dict[str, ByteSource]:
-    """Open those of a contribution's files that its encoding consists of, until `stack` closes."""
+    """
+    Open those of a contribution's files that its encoding consists of, until `stack` closes.
+
+    Each read of them calls `alive`.
+    """
     names = discover()[encoding].files
-    sources = {file.path: ctx.store.source(file.sha256) for file in files if file.path in names}
-    for source in sources.values():
-        stack.callback(source.close)
-    return sources
+    found: dict[str, ByteSource] = {}
+    for file in files:
+        if file.path in names:
+            source = ctx.store.source(file.sha256)
+            stack.callback(source.close)
+            found[file.path] = LivelySource(source, alive)
+    return found
 
 
 def to_schema(model: ModelRow, row: BaseRow) -> Base:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -112,9 +112,9 @@ def _new_row(
         raise outdated(base.number, newest)
     base_files = manifest_of(base).files
     encoding = _check_encoding(model, declaration.encoding)
-    weights = _check_files(ctx, base_files, declaration.files, encoding)
-    source = declaration.weights_sha256 or weights.sha256
-    _check_not_contributed(session, model, who, weights, source)
+    update = _check_files(ctx, base_files, declaration.files, encoding)
+    source = declaration.weights_sha256 or _digest_of(update)
+    _check_not_contributed(session, model, who, update, source)
     check_quota(ctx, session, who, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
     row = ContributionRow(
@@ -177,8 +177,8 @@ def _check_encoding(model: ModelRow, name: str) -> type[Encoding]:
 
 def _check_files(
     ctx: Context, base_files: list[FileEntry], files: list[FileEntry], encoding: type[Encoding]
-) -> FileEntry:
-    """Return the weights among `files`; raises what is wrong with one of them."""
+) -> list[FileEntry]:
+    """Return those of `files` that the update consists of; raises what is wrong with one."""
     names = [file.path for file in files]
     needed = ", ".join(encoding.files)
     if not set(encoding.files) <= set(names):
@@ -193,7 +193,15 @@ def _check_files(
         _check_size(base_files, file)
     # Twice: the parts, and the object that is made of them.
     check_room(ctx, 2 * _bytes_to_send(base_files, files))
-    return next(file for file in files if is_weights(file.path))
+    return [file for file in files if file.path in encoding.files]
+
+
+def _digest_of(update: list[FileEntry]) -> str:
+    """Return one digest of an update's files; that of its only file is the file's own."""
+    if len(update) == 1:
+        return update[0].sha256
+    listed = sorted(f"{file.path} {file.sha256}" for file in update)
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 def _check_size(base_files: list[FileEntry], file: FileEntry) -> None:
@@ -221,7 +229,7 @@ def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
 
 
 def _check_not_contributed(
-    session: Session, model: ModelRow, who: Principal, file: FileEntry, source: str
+    session: Session, model: ModelRow, who: Principal, update: list[FileEntry], source: str
 ) -> None:
     # Of those that are only declared anybody may have any number: the bytes decide.
     lost = (
@@ -231,12 +239,11 @@ def _check_not_contributed(
         ContributionState.EXPIRED,
     )
     row = session.scalar(
-        select(ContributionRow)
-        .join(ContributionFileRow)
-        .where(
+        select(ContributionRow).where(
             ContributionRow.model_id == model.id,
             or_(
-                ContributionFileRow.sha256 == file.sha256,
+                # All of them: the factors of an adapter mean nothing without its settings.
+                and_(*(_has(file) for file in update)),
                 # Only said, so that nobody can keep others from contributing by it.
                 and_(
                     ContributionRow.weights_sha256 == source,
@@ -248,6 +255,15 @@ def _check_not_contributed(
     )
     if row is not None:
         raise already_contributed(row)
+
+
+def _has(file: FileEntry) -> ColumnElement[bool]:
+    """Return the condition that a contribution has the very bytes of `file` under its name."""
+    return ContributionRow.id.in_(
+        select(ContributionFileRow.contribution_id).where(
+            ContributionFileRow.path == file.path, ContributionFileRow.sha256 == file.sha256
+        )
+    )
 
 
 def _by_key(session: Session, who: Principal, key: str, request: str) -> ContributionRow | None:

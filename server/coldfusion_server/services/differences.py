@@ -93,14 +93,17 @@ def _waiting(ctx: Context) -> list[int]:
 
 
 def _try(ctx: Context, base: int, lease: leases.Lease) -> None:
-    made: list[Made] = []
+    """Make them if that can be done now; nobody needs them, so there is no second try."""
     try:
-        made = _make(ctx, base, leases.Renewal(ctx, lease))
+        _record(ctx, base, lease, _make(ctx, base, leases.Renewal(ctx, lease)))
     except LeaseLost:
         return
     except Exception as error:
-        # Nobody needs them: the files are there whole. They are not tried for ever.
         log.warning("no differences", base=base, why=str(error))
+        _record(ctx, base, lease, [])
+
+
+def _record(ctx: Context, base: int, lease: leases.Lease, made: list[Made]) -> None:
     with ctx.database.write() as session:
         refer(session)
         leases.check(session, lease)
@@ -150,5 +153,5 @@ def _store(
         size = write_difference(before, after, Pair.of(old, new), writer.write, executor, renewal)
         if size > WORTH * new.size:
             return None
-        stored = writer.commit(progress=lambda _: renewal(0))
+        stored = writer.commit(progress=lambda _: renewal.alive())
     return FileEntry(path=new.path, size=stored.size, sha256=stored.sha256)

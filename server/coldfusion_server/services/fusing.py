@@ -214,9 +214,10 @@ def _accepted(session: Session, row: RoundRow) -> list[ContributionRow]:
 
 def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
     """Fuse into the store and return the candidate's manifest."""
+    alive = leases.Renewal(ctx, lease).alive
     with ExitStack() as stack:
-        base = stack.enter_context(bases.open_weights(ctx, given.base.files))
-        sent = {item.id: _sent(ctx, stack, item, base) for item in given.contributions}
+        base = stack.enter_context(bases.open_weights(ctx, given.base.files, alive))
+        sent = {item.id: _sent(ctx, stack, item, base, alive) for item in given.contributions}
         spans = base.spans()
         tensors = fused_tensors(base, [together_in_update(one, spans) for one in sent.values()])
         updates = [Update(name, reader) for name, reader in sent.items()]
@@ -229,24 +230,36 @@ def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
             renewal(done)
 
         plan = make_plan(tensors.spans, updates, given.recipe, executor, progress=progress)
-        onto = _onto(ctx, stack, given, base, tensors)
-        pieces = fused(plan, onto, _views(plan, base, tensors), executor, progress)
+        onto = _onto(ctx, stack, given, base, tensors, alive)
+        views = _views(plan, base, tensors)
+        pieces = fused(plan, onto, views, executor, progress, stays=_stays(given.round_id))
         stored = _store(ctx, stack, pieces, renewal)
     return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
 
 
-def _sent(ctx: Context, stack: ExitStack, item: FusedContribution, base: Checkpoint) -> SentUpdate:
-    sources = bases.update_sources(ctx, stack, item.encoding, item.files)
+def _sent(
+    ctx: Context,
+    stack: ExitStack,
+    item: FusedContribution,
+    base: Checkpoint,
+    alive: Callable[[], None],
+) -> SentUpdate:
+    sources = bases.update_sources(ctx, stack, item.encoding, item.files, alive)
     return open_update(item.encoding, sources, base.tensors)
 
 
 def _onto(
-    ctx: Context, stack: ExitStack, given: Input, base: Checkpoint, tensors: FusedTensors
+    ctx: Context,
+    stack: ExitStack,
+    given: Input,
+    base: Checkpoint,
+    tensors: FusedTensors,
+    alive: Callable[[], None],
 ) -> Onto:
     """Open what the step is added to: the master, where the published weights are coarser."""
 
     def opened(files: list[FileEntry]) -> Checkpoint:
-        return stack.enter_context(bases.open_weights(ctx, files))
+        return stack.enter_context(bases.open_weights(ctx, files, alive))
 
     state: dict[str, list[FileEntry]] = {}
     if _continues(given):
@@ -292,8 +305,8 @@ def _store(
     stored: Stored = {}
     for (view, file), writer in writers.items():
         # A store may take longer to keep what was written than a lease lasts.
-        entry = writer.commit(progress=lambda _: renewal(0))
-        renewal(0)
+        entry = writer.commit(progress=lambda _: renewal.alive())
+        renewal.alive()
         path = file if view in (WEIGHTS, MASTER) else f"{view}/{file}"
         found = FileEntry(path=path, size=entry.size, sha256=entry.sha256)
         stored.setdefault(view, []).append(found)
@@ -309,6 +322,15 @@ def _reporter(round_id: int, total: int) -> Callable[[Session, int], None]:
         )
 
     return report
+
+
+def _stays(round_id: int) -> Callable[[str, int], None]:
+    """Return what tells of values that a fuse leaves as they were: it must not fail for ever."""
+
+    def tell(tensor: str, values: int) -> None:
+        log.warning("fused values out of range", round=round_id, tensor=tensor, values=values)
+
+    return tell
 
 
 def _manifest(ctx: Context, given: Input, plan: Plan, stored: Stored) -> Manifest:

@@ -184,7 +184,7 @@ class _Collection:
         self.manifests = references.Manifests()
         self.result = Collected(dry_run=lease is None)
         self.before = ctx.now() - timedelta(hours=ctx.settings.gc_grace_hours)
-        self.alive = ctx.pulse if lease is None else _renewing(leases.Renewal(ctx, lease))
+        self.alive = ctx.pulse if lease is None else leases.Renewal(ctx, lease).alive
 
     def run(self) -> Collected:
         waiting = self._find()
@@ -273,10 +273,6 @@ class _Collection:
 
     def _count(self, item: _Doomed) -> None:
         self.result.garbage.setdefault(item.reason, Heap()).add(item.object.size)
-
-
-def _renewing(renewal: leases.Renewal) -> Callable[[], None]:
-    return lambda: renewal(0)
 
 
 def _needed(session: Session, among: Sequence[str] | None = None) -> set[str]:

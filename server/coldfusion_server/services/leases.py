@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Lock
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -88,7 +89,7 @@ def held(ctx: Context, key: str, holder: str) -> Iterator[Lease | None]:
 
 
 class Renewal:
-    """A progress callback that renews the lease in time, and stops the work when it is lost."""
+    """Called by work as it goes on: renews the lease in time, and ends the work when it is lost."""
 
     def __init__(
         self,
@@ -109,15 +110,27 @@ class Renewal:
         self.report = report
         self.done = 0
         self.next = ctx.now()
+        self._lock = Lock()
 
     def __call__(self, done: int) -> None:
-        """Count `done` more bytes; raises `LeaseLost` once another worker has taken over."""
-        self.ctx.pulse()
+        """Count `done` more bytes, by one thread alone, and do as `alive`."""
         self.done += done
-        now = self.ctx.now()
-        if now < self.next:
+        self.alive()
+
+    def alive(self) -> None:
+        """Renew the lease if it is time; raises `LeaseLost` once another worker has taken over."""
+        self.ctx.pulse()
+        # One thread renews, and the others need not wait for it.
+        if self.ctx.now() < self.next or not self._lock.acquire(blocking=False):
             return
-        self.next = now + timedelta(seconds=min(1.0, self.ctx.settings.lease_seconds / 4))
+        try:
+            self._renew()
+        finally:
+            self._lock.release()
+
+    def _renew(self) -> None:
+        seconds = min(1.0, self.ctx.settings.lease_seconds / 4)
+        self.next = self.ctx.now() + timedelta(seconds=seconds)
         with self.ctx.database.write() as session:
             renew(self.ctx, session, self.lease)
             self.report(session, self.done)

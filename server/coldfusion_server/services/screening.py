@@ -167,8 +167,9 @@ def _screened(
     ctx: Context, row: ContributionRow, manifest: Manifest, renewal: leases.Renewal
 ) -> Screening:
     with ExitStack() as stack:
-        sources = bases.update_sources(ctx, stack, row.encoding, row.files)
-        base = stack.enter_context(bases.open_weights(ctx, manifest.files))
+        alive = renewal.alive
+        sources = bases.update_sources(ctx, stack, row.encoding, row.files, alive)
+        base = stack.enter_context(bases.open_weights(ctx, manifest.files, alive))
         return screen(Encoded(row.encoding, sources, row.frozen), base, renewal)
 
 
@@ -196,7 +197,7 @@ def _write_verdict(
     rejections = [finding for finding in findings if finding.verdict == "reject"]
     if rejections:
         reason = "; ".join(finding.message for finding in rejections)
-        hint = SEND_AGAIN if again else None
+        hint = SEND_AGAIN if again else outcome.hint
         contributions.reject(session, now, row, reason, hint, again=again)
     elif round_row.state != RoundState.OPEN:
         late = contributions.outdated(row.base_number, round_row)

@@ -95,6 +95,7 @@ def fused(
     executor: Executor | None = None,
     progress: Progress = lambda phase, size: None,
     compared: Callable[[Gram], None] = lambda gram: None,
+    stays: Callable[[str, int], None] | None = None,
 ) -> Iterator[Piece]:
     """
     Carry out `plan` and yield the bytes of all files of all views, file after file.
@@ -108,11 +109,13 @@ def fused(
         executor: works on the chunks; null: this thread. It changes no bit of the result.
         progress: told how many bytes of updates were read.
         compared: at the end given the Gram matrix, where the plan has it made on the way.
+        stays: told the name of a tensor, and how many of its values would leave the range of their
+            dtype and stay as they were; null: that is an error.
 
     Raises:
         NonFiniteWeights: the result holds NaN or infinity; the contribution at fault is named.
     """
-    worker, work = _Worker(plan, onto, views), executor or Serial()
+    worker, work = _Worker(plan, onto, views, may_stay=stays is not None), executor or Serial()
     grams = GramSum(plan.updates, plan.spans if len(plan.updates) <= MAX_BY_TENSOR else ())
     for file, header in onto.base.headers.items():
         for view in views:
@@ -124,6 +127,8 @@ def fused(
                     yield Piece(name, file, values.view(np.uint8).data)
                 if result.gram is not None:
                     grams.add(result.task.name, result.gram)
+                if result.stayed and stays is not None:
+                    stays(result.task.name, result.stayed)
                 progress(FUSING, result.task.bytes_read)
     if plan.compares_late:
         compared(grams.gram())
@@ -249,19 +254,22 @@ class _Result:
         task: the task.
         values: of the chunk, by view.
         gram: of the updates in the chunk, where the plan compares them on the way.
+        stayed: how many values stay as they were, in all views.
     """
 
     task: _Task
     values: dict[str, Values]
     gram: TensorGram | None
+    stayed: int = 0
 
 
 class _Worker(local):
     """One thread's arithmetic, in buffers that it uses again and again."""
 
-    def __init__(self, plan: Plan, onto: Onto, views: Sequence[View]) -> None:
+    def __init__(self, plan: Plan, onto: Onto, views: Sequence[View], *, may_stay: bool) -> None:
         self.plan = plan
         self.onto = onto
+        self.may_stay = may_stay
         self.views = views
         self.scratch = Scratch()
         self.total = np.empty(MAX_BLOCK_ELEMENTS)
@@ -300,12 +308,44 @@ class _Worker(local):
         """Compute a block into `result`."""
         task = result.task
         values = self._values(result, start, stop)
-        for view, whole in result.values.items():
-            part = whole[start - task.start : stop - task.start]
+        place = slice(start - task.start, stop - task.start)
+        parts = {view: whole[place] for view, whole in result.values.items()}
+        leaving = []
+        for view, part in parts.items():
             part[:] = values.get(view, values["weights"])
-            converted = whole.dtype != NUMPY_DTYPES[task.tensor.span.dtype]
-            if (task.in_body or converted) and not np.isfinite(part).all():
-                raise self._non_finite(task, start, stop)
+            if self._may_leave(task, part.dtype) and not np.isfinite(part).all():
+                leaving.append(part)
+        if leaving:
+            result.stayed += self._let_stay(task, parts, leaving, start, stop)
+
+    def _may_leave(self, task: _Task, dtype: np.dtype[Any]) -> bool:
+        """Return whether values of `dtype` may be infinite where the base's are not."""
+        before = np.dtype(NUMPY_DTYPES[task.tensor.span.dtype])
+        return task.in_body or (dtype != before and dtype.itemsize <= before.itemsize)
+
+    def _let_stay(
+        self, task: _Task, parts: dict[str, Values], leaving: list[Values], start: int, stop: int
+    ) -> int:
+        """
+        Bring back what left the range of its dtype, in all views; return how many values.
+
+        A master, or a momentum, that went on alone would lead there again in every round to come.
+        """
+        fault = self._fault(task, start, stop)
+        if fault is not None or not self.may_stay:
+            raise fault or _out_of_range(task.tensor.span)
+        left = ~np.logical_and.reduce([np.isfinite(part) for part in leaving])
+        for view, part in parts.items():
+            part[left] = self._before(task, view, start, stop)[left]
+        return int(np.count_nonzero(left))
+
+    def _before(self, task: _Task, view: str, start: int, stop: int) -> Values:
+        """Return what a view had before this fuse."""
+        if view not in self.plan.kinds.optimizer.state:
+            return task.tensor.values(start, stop)
+        if not self.onto.state:
+            return np.zeros(stop - start, np.float32)
+        return self.onto.state[view][task.tensor.span.name].values(start, stop)
 
     def _values(self, result: _Result, start: int, stop: int) -> dict[str, Values]:
         """Return the new weights, and the optimizer's new state, of a block."""
@@ -384,7 +424,7 @@ class _Worker(local):
         assert isinstance(plan.kinds.method, CoordinateMethod), "all others have a sum"
         stack = load_stack(plan.taken, span, start, stop, self.scratch)
         if not all(np.isfinite(row).all() for row in stack):
-            raise self._non_finite(task, start, stop)
+            raise self._fault(task, start, stop) or _out_of_range(span)
         fisher = None
         if plan.kinds.method.needs_fisher:
             fisher = np.stack([_fisher(update, span, start, stop) for update in plan.taken])
@@ -424,7 +464,8 @@ class _Worker(local):
             moved += origin.astype(np.float64) * pull
         return moved
 
-    def _non_finite(self, task: _Task, start: int, stop: int) -> NonFiniteWeights:
+    def _fault(self, task: _Task, start: int, stop: int) -> NonFiniteWeights | None:
+        """Return whose values are not finite; null where only the result leaves its dtype."""
         row, span = np.empty(stop - start, np.float32), task.tensor.span
         for who, tensor in self._starting_points(task):
             if not np.isfinite(tensor.values(start, stop)).all():
@@ -433,11 +474,7 @@ class _Worker(local):
             update.read(span, start, stop, row, self.scratch)
             if not np.isfinite(row).all():
                 return non_finite(update, span)
-        return NonFiniteWeights(
-            f"The fused tensor {span.name!r} leaves the range of its dtype.",
-            hint="Lower the server learning rate, or clip the updates (norm_clipped_mean).",
-            tensors=[span.name],
-        )
+        return None
 
     def _starting_points(self, task: _Task) -> Iterator[tuple[str, StoredTensor]]:
         """Yield what the fuse starts from, and what to call it."""
@@ -448,6 +485,14 @@ class _Worker(local):
         for tensors in self.onto.state.values():
             if name in tensors:
                 yield "The optimizer's state", tensors[name]
+
+
+def _out_of_range(span: TensorSpan) -> NonFiniteWeights:
+    return NonFiniteWeights(
+        f"The fused tensor {span.name!r} leaves the range of its dtype.",
+        hint="Lower the server learning rate, or clip the updates (norm_clipped_mean).",
+        tensors=[span.name],
+    )
 
 
 def _fisher(update: Update, span: TensorSpan, start: int, stop: int) -> Values:

@@ -1,7 +1,8 @@
-"""Is every value a number?"""
+"""Is every value a number that can be computed with?"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.schemas.contributions import Finding
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from coldfusion_shared.screening.check import Floats
 
 
+# No training moves a weight so far. What is larger may leave float32 when methods scale it.
+FARTHEST = 2.0**32
+
+
 @checks.register("finite")
 class FiniteCheck(Check):
-    """No NaN and no infinity, alone or put onto the base: one of them would destroy it."""
+    """No NaN, no infinity, nothing near it, alone or on the base: one would destroy the base."""
 
     name = "finite"
 
@@ -24,6 +29,7 @@ class FiniteCheck(Check):
         """Start with no faulty tensor."""
         super().__init__(subject)
         self.faulty: dict[str, None] = {}
+        self.far: dict[str, None] = {}
 
     def observe(self, tensor: str, update: Floats, base: npt.NDArray[Any]) -> None:
         """Remember the tensor if one of its values is not finite, or not in the base's dtype."""
@@ -33,11 +39,19 @@ class FiniteCheck(Check):
             moved = (base + update).astype(base.dtype)
         if not np.isfinite(moved).all():
             self.faulty[tensor] = None
+        elif update.max(initial=0) > FARTHEST or update.min(initial=0) < -FARTHEST:
+            self.far[tensor] = None
 
     def conclude(self) -> Finding:
-        """Reject if a value is not finite."""
+        """Reject if a value is not finite, or near it."""
         if self.faulty:
-            names = list(self.faulty)
-            others = f" and {len(names) - 1} others" if len(names) > 1 else ""
-            return self.rejected(f"NaN or infinity in {names[0]}{others}", names)
+            return self.rejected(f"NaN or infinity in {_listed(self.faulty)}", list(self.faulty))
+        if self.far:
+            moved = f"values moved by more than {FARTHEST:.0f} in {_listed(self.far)}"
+            return self.rejected(moved, list(self.far))
         return self.passed("all values are finite")
+
+
+def _listed(names: Collection[str]) -> str:
+    others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+    return f"{next(iter(names))}{others}"

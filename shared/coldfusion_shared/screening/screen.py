@@ -54,10 +54,12 @@ class Screening:
     Attributes:
         findings: one for each check that was run.
         digest: SHA-256 of the canonical update; null if its values were not read.
+        hint: what its contributor can do where it cannot be read; null: nothing to say.
     """
 
     findings: list[Finding]
     digest: str | None
+    hint: str | None = None
 
     @property
     def rejections(self) -> list[Finding]:
@@ -79,9 +81,9 @@ def screen(
     try:
         update = open_update(given.encoding, given.sources, base.tensors)
     except IncompatibleWeights as error:
-        return Screening([_rejection("schema", error)], None)
+        return Screening([_rejection("schema", error)], None, error.hint)
     except (BadWeights, BadModel, InvalidRequest) as error:
-        return Screening([_rejection("format", error)], None)
+        return Screening([_rejection("format", error)], None, error.hint)
     readable = Finding(check="format", verdict="pass", message=f"valid as {given.encoding}")
     subject = Subject(given.encoding, frozenset(update.names), given.frozen, base.spans())
     registry = discover()
@@ -92,7 +94,7 @@ def screen(
     try:
         digest = _read_values(update, base, checks, progress)
     except (UndecodableUpdate, NonFiniteWeights) as error:
-        return Screening([readable, _rejection("decoding", error)], None)
+        return Screening([readable, _rejection("decoding", error)], None, error.hint)
     return Screening([readable, *(check.conclude() for check in checks)], digest)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ from coldfusion_shared.errors import IncompatibleWeights
 from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, is_head
 from coldfusion_shared.weights.checkpoint import StoredTensor
 from coldfusion_shared.weights.header import TensorSpan
-from coldfusion_shared.weights.lora.config import MAX_SCALE, AdapterConfig
+from coldfusion_shared.weights.lora.config import MAX_SCALE, MERGE_HINT, AdapterConfig
 from coldfusion_shared.weights.lora.parts import Parts, Role, sorted_out
 
-# 512 MiB once they are float64.
+# 256 MiB in float32: about what a thread that multiplies may need at a time.
 MAX_FACTOR_VALUES = 2**26
+# What is wrong with factors that cost more bytes, and far more time, than what they stand for.
+WASTEFUL = "its factors have more values than the matrix itself"
 FIT_HINT = "An adapter fits only the model that it was trained on; contribute it to that one."
 SHOWN = 3
 MAX_HEAD_TENSORS = 200
@@ -110,6 +113,11 @@ def without_heads(
         if not _stays_at_home(name, spans, shared)
         for tensor in parts.tensors.values()
     }
+
+
+def largest_rank(shape: tuple[int, ...]) -> int:
+    """Return the largest rank whose factors have no more values than a matrix of `shape`."""
+    return math.prod(shape) // sum(shape)
 
 
 def _check_many(parts: Collection[str], base: Collection[str]) -> None:
@@ -226,6 +234,8 @@ def _faults_of_factors(
         yield f"factors {list(a)} and {list(b)} for {list(span.shape)}"
     elif rank * (a[1] + b[0]) > MAX_FACTOR_VALUES:
         yield f"{rank * (a[1] + b[0])} values in its factors; {MAX_FACTOR_VALUES} are the limit"
+    elif rank > largest_rank(span.shape):
+        yield f"rank {rank} for a matrix of {list(span.shape)}: {WASTEFUL}"
     elif "A" in one.tensors and orientation.of(a[1], b[0], span.shape) is None:
         yield "nothing tells which way round its square matrix is"
     yield from _faults_of_magnitude(one, b[0], dora)
@@ -269,8 +279,9 @@ def _change(one: Parts, span: TensorSpan, scale: float, orientation: _Orientatio
 def _misfit(faults: list[tuple[str, str]]) -> IncompatibleWeights:
     shown = "; ".join(f"{name}: {fault}" for name, fault in faults[:SHOWN])
     more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    wasteful = all(fault.endswith(WASTEFUL) for _, fault in faults)
     return IncompatibleWeights(
         f"The adapter does not fit the base: {shown}{more}.",
-        hint=FIT_HINT,
+        hint=f"Use a smaller rank. {MERGE_HINT}" if wasteful else FIT_HINT,
         tensors=[name for name, _ in faults][:10],
     )

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from coldfusion_shared.weights.lora.strips import Factor, Values
+
 Doubles = npt.NDArray[np.float64]
 
 # Two float64 blocks of this fit the second cache.
 BLOCK_ELEMENTS = 2**14
+# What of a factor is widened to float64 before it is multiplied; of more, line by line.
+WIDENED_VALUES = 2**18
 
 
 @dataclass(frozen=True)
@@ -49,34 +53,75 @@ def rectangles(start: int, stop: int, columns: int) -> Iterator[Rectangle]:
         start += found.elements
 
 
-def multiply(
-    rows: Doubles, columns: Doubles, scale: float, part: Rectangle, total: Doubles, term: Doubles
-) -> Doubles:
+@dataclass(frozen=True)
+class Product:
     """
-    Return ``scale * rows.T @ columns`` in one rectangle.
+    ``scale * B A``, of which nothing is computed yet.
 
-    Args:
-        rows: (rank, all rows).
-        columns: (rank, all columns).
+    Attributes:
+        rows: the factor that has a place for each row.
+        columns: the one that has a place for each column.
         scale: factor of the sums.
-        part: which rectangle.
-        total: room for the result, at least `BLOCK_ELEMENTS`.
-        term: as much room for one summand.
-
-    Returns:
-        The values, (rows, columns) of the rectangle, in `total`.
     """
-    shape = (part.bottom - part.top, part.right - part.left)
-    total = total[: part.elements].reshape(shape)
-    term = term[: part.elements].reshape(shape)
-    for place, (row, column) in enumerate(
-        zip(rows[:, part.top : part.bottom], columns[:, part.left : part.right], strict=True)
-    ):
-        np.multiply(row[:, None], column[None, :], out=term if place else total)
-        if place:
-            np.add(total, term, out=total)
-    np.multiply(total, scale, out=total)
-    return total
+
+    rows: Factor
+    columns: Factor
+    scale: float
+
+    def window(self, part: Rectangle) -> Window:
+        """Return what the values in `part` are made of."""
+        rows = _widened(self.rows.part(part.top, part.bottom))
+        columns = _widened(self.columns.part(part.left, part.right))
+        return Window(rows, columns, self.scale, part)
+
+
+@dataclass(frozen=True)
+class Window:
+    """
+    What the values of one rectangle are made of.
+
+    Attributes:
+        rows: (rank, its rows).
+        columns: (rank, its columns).
+        scale: factor of the sums.
+        within: the rectangle.
+    """
+
+    rows: Values
+    columns: Values
+    scale: float
+    within: Rectangle
+
+    def multiply(self, part: Rectangle, total: Doubles, term: Doubles) -> Doubles:
+        """
+        Return the product in a rectangle within this one.
+
+        Args:
+            part: which rectangle.
+            total: room for the result, at least `BLOCK_ELEMENTS`.
+            term: as much room for one summand.
+
+        Returns:
+            The values, (rows, columns) of the rectangle, in `total`.
+        """
+        shape = (part.bottom - part.top, part.right - part.left)
+        total = total[: part.elements].reshape(shape)
+        term = term[: part.elements].reshape(shape)
+        rows = self.rows[:, part.top - self.within.top : part.bottom - self.within.top]
+        columns = self.columns[:, part.left - self.within.left : part.right - self.within.left]
+        for place, (row, column) in enumerate(zip(rows, columns, strict=True)):
+            # Of two float32 numpy would make a float32, whatever it goes into.
+            one, other = row.astype(np.float64, copy=False), column.astype(np.float64, copy=False)
+            np.multiply(one[:, None], other, out=term if place else total)
+            if place:
+                np.add(total, term, out=total)
+        np.multiply(total, self.scale, out=total)
+        return total
+
+
+def _widened(values: Values) -> Values:
+    """Return `values` as float64 at once, where that is little."""
+    return values.astype(np.float64, copy=False) if values.size <= WIDENED_VALUES else values
 
 
 def sum_of_columns(values: Doubles) -> Doubles:

@@ -11,30 +11,27 @@ out, in float64 and rounded once. See https://arxiv.org/abs/2106.09685, 2312.037
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
+from weakref import finalize
 
 import numpy as np
 
-from coldfusion_shared.errors import NonFiniteWeights
 from coldfusion_shared.fusion.updates import Floats, FullUpdate, Scratch
 from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint, StoredTensor
 from coldfusion_shared.weights.header import TensorSpan
 from coldfusion_shared.weights.lora.config import ADAPTER_WEIGHTS, parse_config
+from coldfusion_shared.weights.lora.lengths import Lengths
 from coldfusion_shared.weights.lora.match import Change, Factors, changes
 from coldfusion_shared.weights.lora.product import (
     BLOCK_ELEMENTS,
     Doubles,
+    Product,
     Rectangle,
-    multiply,
     rectangles,
-    sum_of_columns,
 )
-
-# Factors of the tensors that were read last; a pass goes from one tensor to the next.
-CACHE_BYTES = 2**23
+from coldfusion_shared.weights.lora.strips import Factor, check_finite, kept, serials
 
 
 def open_adapter(config: bytes, source: ByteSource, base: Mapping[str, StoredTensor]) -> LoraUpdate:
@@ -57,24 +54,25 @@ def open_adapter(config: bytes, source: ByteSource, base: Mapping[str, StoredTen
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _Dora:
     """
-    Factors in memory.
+    What a module's outputs are stretched by.
 
     Attributes:
-        rows: (rank, rows of the base's matrix).
-        columns: (rank, columns of it).
-        magnitude: (out,), for DoRA.
+        magnitude: the lengths that they shall have, (out,).
+        lengths: those that they have.
     """
 
-    rows: Doubles
-    columns: Doubles
-    magnitude: Doubles | None
+    magnitude: Doubles
+    lengths: Lengths
 
-    @property
-    def nbytes(self) -> int:
-        """Memory in bytes."""
-        return self.rows.nbytes + self.columns.nbytes
+    def stretch(self, part: Rectangle) -> Doubles:
+        """Return the factors of a rectangle's values, which spread over them."""
+        if self.lengths.transposed:
+            columns = slice(part.left, part.right)
+            return (self.magnitude[columns] / self.lengths.of_columns()[columns])[None, :]
+        lengths = self.lengths.of_rows(part.top, part.bottom)
+        return (self.magnitude[part.top : part.bottom] / lengths)[:, None]
 
 
 class LoraUpdate:
@@ -91,9 +89,10 @@ class LoraUpdate:
         self.changes = found
         self.base = base
         self._lock = Lock()
-        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
-        # One number for each output of a module: small, and dear to find.
-        self._lengths: dict[str, Doubles] = {}
+        # A number or two for each output of a module: small, and dear to find.
+        self._doras: dict[str, _Dora] = {}
+        self._serial = next(serials)
+        finalize(self, kept.forget, self._serial)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,7 +115,7 @@ class LoraUpdate:
         elif change.factors is None:
             assert change.whole is not None, "a change is one or the other"
             FullUpdate({span.name: change.whole}, self.base).read(span, start, stop, out, scratch)
-        else:
+        elif start < stop:
             # What overflows is infinite, and found by whoever asks for the values.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 self._multiply(span, change, change.factors, start, stop, out, scratch)
@@ -131,49 +130,51 @@ class LoraUpdate:
         out: Floats,
         scratch: Scratch,
     ) -> None:
-        loaded = self._factors(span, change, factors)
+        product = self._product(factors)
+        dora = self._dora(span, change, factors, product)
+        window = product.window(_around(start, stop, span.shape[1]))
         total, term = _room(scratch)
         whole = change.whole.values(start, stop) if change.whole else None
         # Plain factors alone need no value of the base.
-        needed = whole is not None or factors.magnitude is not None
+        needed = whole is not None or dora is not None
         before = scratch.before(self.base[span.name], start, stop) if needed else None
         begun = whole if whole is not None else before
         place = 0
         for part in rectangles(start, stop, span.shape[1]):
-            values = multiply(loaded.rows, loaded.columns, factors.scale, part, total, term)
+            values = window.multiply(part, total, term)
             here = slice(place, place + part.elements)
             if begun is not None and before is not None:
                 values += begun[here].reshape(values.shape)
-                if loaded.magnitude is not None:
-                    values *= self._stretch(span, loaded.magnitude, factors.transposed, part)
+                if dora is not None:
+                    values *= dora.stretch(part)
                 values -= before[here].reshape(values.shape)
             out[here] = values.reshape(-1)
             place += part.elements
 
-    def _stretch(
-        self, span: TensorSpan, magnitude: Doubles, transposed: bool, part: Rectangle
-    ) -> Doubles:
-        """Return what a rectangle is multiplied with, so that its outputs have their magnitude."""
-        lengths = self._lengths[span.name]
-        if transposed:
-            columns = slice(part.left, part.right)
-            return (magnitude[columns] / lengths[columns])[None, :]
-        rows = slice(part.top, part.bottom)
-        return (magnitude[rows] / lengths[rows])[:, None]
+    def _product(self, factors: Factors) -> Product:
+        a = Factor(self._serial, factors.a, by_place=False)
+        b = Factor(self._serial, factors.b, by_place=True)
+        rows, columns = (a, b) if factors.transposed else (b, a)
+        return Product(rows, columns, factors.scale)
 
-    def _factors(self, span: TensorSpan, change: Change, factors: Factors) -> _Loaded:
+    def _dora(
+        self, span: TensorSpan, change: Change, factors: Factors, product: Product
+    ) -> _Dora | None:
+        if factors.magnitude is None:
+            return None
         with self._lock:
-            loaded = self._loaded.pop(span.name, None) or _load(factors)
-            self._loaded[span.name] = loaded
-            while len(self._loaded) > 1 and self._held() > CACHE_BYTES:
-                self._loaded.popitem(last=False)
-            if loaded.magnitude is not None and span.name not in self._lengths:
+            if span.name not in self._doras:
                 begun = change.whole or self.base[span.name]
-                self._lengths[span.name] = _lengths(begun, factors, loaded)
-        return loaded
+                lengths = Lengths(product, begun, transposed=factors.transposed)
+                self._doras[span.name] = _Dora(_vector(factors.magnitude), lengths)
+            return self._doras[span.name]
 
-    def _held(self) -> int:
-        return sum(loaded.nbytes for loaded in self._loaded.values())
+
+def _around(start: int, stop: int, columns: int) -> Rectangle:
+    """Return the smallest rectangle that has all of the elements `start` to `stop`."""
+    top, left = divmod(start, columns)
+    last, right = divmod(stop - 1, columns)
+    return Rectangle(top, last + 1, *((left, right + 1) if top == last else (0, columns)))
 
 
 def _room(scratch: Scratch) -> tuple[Doubles, Doubles]:
@@ -181,39 +182,7 @@ def _room(scratch: Scratch) -> tuple[Doubles, Doubles]:
     return raw[:BLOCK_ELEMENTS], raw[BLOCK_ELEMENTS:]
 
 
-def _load(factors: Factors) -> _Loaded:
-    a, b = _matrix(factors.a), np.ascontiguousarray(_matrix(factors.b).T)
-    magnitude = None if factors.magnitude is None else _matrix(factors.magnitude)
-    return _Loaded(a, b, magnitude) if factors.transposed else _Loaded(b, a, magnitude)
-
-
-def _matrix(tensor: StoredTensor) -> Doubles:
-    """Return all values of a tensor in its shape, float64."""
+def _vector(tensor: StoredTensor) -> Doubles:
     values: Doubles = tensor.values(0, tensor.span.elements).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise NonFiniteWeights(
-            f"The adapter has NaN or infinity in tensor {tensor.span.name!r}.",
-            hint="Train it again with a lower learning rate: nothing sound can be made from it.",
-            tensors=[tensor.span.name],
-        )
-    return values.reshape(tensor.span.shape)
-
-
-def _lengths(begun: StoredTensor, factors: Factors, loaded: _Loaded) -> Doubles:
-    """Return the norm of each output's vector in ``W + scale * B A``, (out,)."""
-    rows, columns = begun.span.shape
-    total, term = np.empty(BLOCK_ELEMENTS), np.empty(BLOCK_ELEMENTS)
-    squares = np.zeros(columns if factors.transposed else rows)
-    for part in rectangles(0, rows * columns, columns):
-        values = multiply(loaded.rows, loaded.columns, factors.scale, part, total, term)
-        first = part.top * columns + part.left
-        values += begun.values(first, first + part.elements).reshape(values.shape)
-        np.multiply(values, values, out=values)
-        if factors.transposed:
-            # Row by row, so that the blocks do not matter.
-            for row in values:
-                squares[part.left : part.right] += row
-        else:
-            squares[part.top : part.bottom] += sum_of_columns(values)
-    lengths: Doubles = np.sqrt(squares)
-    return lengths
+    check_finite(tensor, values)
+    return values

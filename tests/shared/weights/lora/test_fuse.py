@@ -49,7 +49,7 @@ class Round:
         self.base = opened(folder, self.before)
         outer, inner = SHAPES["tall.weight"]
         low = {**pair("tall", inner, outer, rank=2), **pair("small", 20, 12, rank=2)}
-        high = pair("small", 20, 12, rank=9, seed=1)
+        high = pair("small", 20, 12, rank=7, seed=1)
         high["small.lora_magnitude_vector"] = np.abs(normal(rng, (12,))) + 1
         full = {
             name: value.astype(np.float32) + normal(rng, value.shape, 0.1)
@@ -58,7 +58,7 @@ class Round:
         self.updates = [
             Update("low", adapter(folder, settings(r=2, use_rslora=True), low, self.base)),
             Update(
-                "high", adapter(folder, settings(r=9, use_dora=True), high, self.base), prior=prior
+                "high", adapter(folder, settings(r=7, use_dora=True), high, self.base), prior=prior
             ),
             Update("full", FullUpdate(opened(folder, full).tensors, self.base.tensors), age=1),
         ]

@@ -76,6 +76,16 @@ def test_a_rank_above_the_matrix(tmp_path: Path, base: Checkpoint) -> None:
     )
 
 
+def test_factors_with_more_values_than_their_matrix(tmp_path: Path, base: Checkpoint) -> None:
+    # 7 * (20 + 12) is 224 of 240.
+    adapter(tmp_path, settings(r=7), pair("encoder.wide", 20, 12, rank=7), base)
+    tensors = pair("encoder.wide", 20, 12, rank=8)
+    with pytest.raises(IncompatibleWeights) as caught:
+        adapter(tmp_path, settings(r=8), tensors, base)
+    assert "rank 8 for a matrix of [12, 20]: its factors have more" in caught.value.message
+    assert caught.value.hint is not None and "merge_and_unload" in caught.value.hint
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path, base: Checkpoint) -> None:
     tensors = {**GOOD, **{f"other.{i}.weight": zeros(2) for i in range(5)}, A: zeros(4, 7)}
     message = refused(tmp_path, base, tensors)
