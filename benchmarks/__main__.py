@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import encoding_lines, encoding_speed, encodings, finetune, fusion, transfer
+from benchmarks import (
+    encoding_lines,
+    encoding_speed,
+    encodings,
+    evaluate,
+    finetune,
+    fusion,
+    transfer,
+)
 
 FOLDER = Path("build/benchmarks")
 DATA = Path("../shared/data")
@@ -17,7 +25,12 @@ DATA = Path("../shared/data")
 def main() -> int:
     """Run what is asked for and return the exit status."""
     options = _parser().parse_args()
-    tables = {"transfer": _transfer, "finetune": _finetune, "encodings": _encodings}
+    tables = {
+        "transfer": _transfer,
+        "finetune": _finetune,
+        "encodings": _encodings,
+        "evaluate": _evaluate,
+    }
     sys.stdout.write(tables.get(options.what, _fusion)(options) + "\n")
     return 0
 
@@ -95,6 +108,13 @@ def _encodings(options: argparse.Namespace) -> str:
     return encodings.table(settings)
 
 
+def _evaluate(options: argparse.Namespace) -> str:
+    settings = evaluate.Settings(
+        options.folder, options.data, options.datasets, options.train, options.test, options.seeds
+    )
+    return evaluate.table(settings)
+
+
 def _all_names(data: Path) -> list[str]:
     return sorted(path.parent.name for path in data.glob("*/train.*"))
 
@@ -112,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default=sys.executable, help="the Python that has them (benchmarks/peers.txt)")
     add("--memory-layers", type=int, default=3, help="size for the memory table; 0: no such table")
     add("--many", type=int, default=64, help="contributions in the memory table")
-    commands = parser.add_subparsers(dest="what", metavar="transfer|finetune|encodings")
+    commands = parser.add_subparsers(dest="what", metavar="transfer|finetune|encodings|evaluate")
     add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
     add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
     add("--megabytes", type=int, default=1000, help="size of the model that is moved")
@@ -125,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_finetune(commands)
     _add_encodings(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -165,6 +186,17 @@ def _add_encodings(commands: Any) -> None:
     add("--max-length", type=int, default=128, help="tokens of an example")
     add("--seeds", type=int, nargs="+", default=[13], help="of examples, heads and order")
     add("--repeats", type=int, default=5, help="of the table of speeds; 0: no such table")
+
+
+def _add_evaluate(commands: Any) -> None:
+    about = "linear probing beside a plain script; see evaluate --help"
+    add = commands.add_parser("evaluate", help=about, description=evaluate.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="for the suite and what is kept")
+    add("--data", type=Path, default=DATA, help="a folder with one folder for each data set")
+    add("--datasets", nargs="*", default=evaluate.DATASETS, help="names of data sets")
+    add("--train", type=int, default=1000, help="examples that a seed trains on")
+    add("--test", type=int, default=500, help="examples that are scored")
+    add("--seeds", type=int, default=3, help="how many")
 
 
 if __name__ == "__main__":

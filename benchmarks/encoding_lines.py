@@ -232,7 +232,7 @@ class Lines:
             self.clock.skip(PROBING)
             return float(known["score"])
         with self.clock.job(PROBING, f"{name} on {base.digest[:8]}, seed {self.seed}"):
-            result = probe(base.folder, dataset, max_length=length, seed=self.seed)
+            result = probe(base.folder, dataset, max_length=length)
         self.kept.put(key, {"score": result.accuracy})
         return result.accuracy
 

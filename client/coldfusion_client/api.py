@@ -14,13 +14,19 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from coldfusion_client.connection import Connection, timeout
 from coldfusion_shared.errors import ServerError
-from coldfusion_shared.schemas.bases import Base, Difference, Evaluation, EvaluationReport
+from coldfusion_shared.schemas.bases import Base, Difference
 from coldfusion_shared.schemas.common import Page, ServerInfo
 from coldfusion_shared.schemas.contributions import (
     Contribution,
     Declaration,
     Declared,
     UploadPlan,
+)
+from coldfusion_shared.schemas.evaluations import (
+    Evaluation,
+    EvaluationReport,
+    RegisteredSuite,
+    Suite,
 )
 from coldfusion_shared.schemas.events import Event
 from coldfusion_shared.schemas.models import Model
@@ -106,6 +112,19 @@ class Api:
     def report(self, model: str, version: str, report: EvaluationReport) -> Evaluation:
         """Hand in what was measured of a base."""
         return self._post(Evaluation, f"/v1/models/{model}/bases/{version}/evaluations", report)
+
+    def suites(self) -> list[RegisteredSuite]:
+        """Return the suites that the Repository knows."""
+        return self._get(list[RegisteredSuite], "/v1/suites")
+
+    def suite(self, name: str) -> RegisteredSuite:
+        """Return the suite of that name."""
+        return self._get(RegisteredSuite, _suite(name))
+
+    def register(self, suite: Suite) -> RegisteredSuite:
+        """Make a suite known by its name; raises `SuiteChanged` where that names another one."""
+        body = suite.model_dump(mode="json")
+        return _parsed(RegisteredSuite, self.connection.call("PUT", _suite(suite.name), json=body))
 
     def rounds(self, model: str) -> Iterator[Round]:
         """Yield a model's rounds, newest first."""
@@ -229,6 +248,10 @@ class Api:
 
 def _contribution(identity: str) -> str:
     return f"/v1/contributions/{quote(identity, safe='')}"
+
+
+def _suite(name: str) -> str:
+    return f"/v1/suites/{quote(name, safe='')}"
 
 
 def _parsed(schema: type[T], response: httpx.Response) -> T:

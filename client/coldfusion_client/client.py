@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Self, overload
 from coldfusion_client.adapters import check_sendable, has_adapter
 from coldfusion_client.bases import LATEST, Source, model_name, version_name
 from coldfusion_client.cache import Cache, default_cache
+from coldfusion_client.evaluating import Order, Place, evaluate
+from coldfusion_client.evaluating import post as hand_in
 from coldfusion_client.forms import FULL, check_form
 from coldfusion_client.memory import saved, unwrapped
 from coldfusion_client.opening import choose, open_api
@@ -29,6 +31,7 @@ from coldfusion_client.pull import pull
 from coldfusion_client.push import push
 from coldfusion_client.reporting import Reporter, Silent
 from coldfusion_client.standing import ModelStatus, OwnStatus, model_status, own_status
+from coldfusion_client.subjects import BaseName, Subject
 from coldfusion_client.submission import await_verdict
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.schemas.bases import Base
@@ -38,6 +41,8 @@ from coldfusion_shared.schemas.tokens import Whoami
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from coldfusion_shared.evaluate.results import Evaluated
 
 
 class Client:
@@ -175,6 +180,51 @@ class Client:
                 self._source, name, folder, version, onto_latest=onto_latest, wait=wait, work=work,
                 encoding=encoding,
             )  # fmt: skip
+
+    def evaluate(
+        self,
+        model: str | Path,
+        suite: Path | str,
+        version: str = LATEST,
+        *,
+        protocol: str = "frozen",
+        seeds: int = 3,
+        post: bool = False,
+    ) -> Evaluated:
+        """
+        Measure a base on the data sets of a suite; needs the extra ``train``.
+
+        What was measured before, with the same data and settings, is not measured again; two that
+        were measured alike are compared by `coldfusion_shared.evaluate.comparison.compare`.
+
+        Args:
+            model: owner/name; or, as a path, the folder of a model on this machine.
+            suite: the suite's file, in YAML.
+            version: which base, such as ``v3``; by default the newest.
+            protocol: frozen, finetuned or few-shot.
+            seeds: how often each data set is measured, every time with training examples drawn
+                anew; with one seed there are no standard errors.
+            post: hand the scores in; for evaluators.
+
+        Raises:
+            BadSuite: the suite, or data that it names, cannot be used.
+            SuiteChanged: the data are not those that the suite is pinned to, or the server knows
+                another suite of that name.
+            ModelNotFound, BaseNotFound: there is no such base, or, when its scores are posted, no
+                longer.
+            BadModel: it cannot be measured by this protocol.
+            EvaluationFailed, TrainingFailed: it could not be measured.
+            Forbidden: the scores are to be posted, and the token is no evaluator's.
+        """
+        subject: Subject = (
+            model if isinstance(model, Path) else BaseName(model_name(model), version_name(version))
+        )
+        order = Order((subject,), Path(suite), protocol, seeds, post=post)
+        place = Place(self._source.cache, self._source.reporter, self._source.api)
+        outcome = evaluate(order, place)
+        if post:
+            hand_in(outcome, place)
+        return outcome.newest.evaluated
 
     def check(
         self, model: str, finetuned: PreTrainedModel | None = None, *, encoding: str = FULL

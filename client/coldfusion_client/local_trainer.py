@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from coldfusion_client.extras import needs_train
 from coldfusion_client.journal import Trained
 from coldfusion_client.training import Data, Say, StepProgress
-from coldfusion_shared.errors import InvalidRequest, MissingExtra
+from coldfusion_shared.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -63,7 +63,7 @@ class LocalTrainer:
         from coldfusion_shared.tasks.architectures import architecture_of
         from coldfusion_shared.tasks.heads import require_head
 
-        with _needs_extra():
+        with needs_train():
             dataset = load_dataset(
                 data.source,
                 columns=data.columns,
@@ -81,15 +81,15 @@ class LocalTrainer:
 
     def score(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
         """Return what a linear probe of the base reaches on held-back examples, in percent."""
-        with _needs_extra():
+        with needs_train():
             from coldfusion_shared.evaluate.probe import probe
 
             sample = _probed(dataset, settings)
-            return probe(base, sample, max_length=settings.max_length, seed=settings.seed).accuracy
+            return probe(base, sample, max_length=settings.max_length).accuracy
 
     def rescore(self, model: Path, dataset: TextDataset, settings: FinetuneSettings) -> float:
         """Return the score of a finetuned model's folder on the held-back examples, in percent."""
-        with _needs_extra():
+        with needs_train():
             from coldfusion_shared.finetune.train import score_model
 
             return score_model(model, dataset, settings)
@@ -104,7 +104,7 @@ class LocalTrainer:
         say: Say = lambda sentence: None,
     ) -> Trained:
         """Finetune `base` into `out`, with checkpoints beside it; raises `TrainingFailed`."""
-        with _needs_extra():
+        with needs_train():
             from coldfusion_shared.finetune.train import finetune
 
             checkpoints = out.with_name("checkpoints")
@@ -121,7 +121,7 @@ class LocalTrainer:
 
     def check(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> list[Finding]:
         """Return what a person should know of the data; raises `BadModel`."""
-        with _needs_extra():
+        with needs_train():
             from coldfusion_shared.data.report import check_data
             from coldfusion_shared.tasks.pretrained import load_tokenizer, longest_input_of
 
@@ -136,7 +136,7 @@ class LocalTrainer:
         self, base: Path, dataset: TextDataset, settings: FinetuneSettings, say: Say
     ) -> Estimate:
         """Return what finetuning, and scoring the base before it, would take; measured."""
-        with _needs_extra():
+        with needs_train():
             from coldfusion_shared.evaluate.probe import probe_seconds
             from coldfusion_shared.finetune.estimate import estimate
 
@@ -165,11 +165,3 @@ def _by_the_model(finding: Finding, longest: int) -> Finding:
     how_many = finding.text.partition(". ")[0]
     text = f"This model takes {longest} tokens at most, whatever --max-length says. {how_many}."
     return replace(finding, text=text, serious=True)
-
-
-@contextmanager
-def _needs_extra() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingExtra.of("train", error.name or "torch") from None

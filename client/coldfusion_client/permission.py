@@ -1,4 +1,4 @@
-"""Whether a token may contribute: asked before hours of training, not after them."""
+"""Whether a token may do it: asked before hours of work, not after them."""
 
 from __future__ import annotations
 
@@ -17,4 +17,14 @@ def check_permission(me: Whoami) -> None:
         raise Forbidden(
             f"The token {me.name!r} has the role {me.role}, which may not contribute.",
             hint="Ask the server's operator for a token of the role contributor.",
+        )
+
+
+def check_evaluator(me: Whoami) -> None:
+    """Raise `Forbidden` unless `me` may post evaluations."""
+    if me.role in {Role.READER, Role.CONTRIBUTOR}:
+        raise Forbidden(
+            f"The token {me.name!r} has the role {me.role}, which may not post evaluations.",
+            hint="Ask the server's operator for a token of the role evaluator. Without --post "
+            "everybody may measure.",
         )

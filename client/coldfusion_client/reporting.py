@@ -12,12 +12,13 @@ Unit = Literal["bytes", "steps"]
 class Bar(Protocol):
     """The progress of one long thing."""
 
-    def advance(self, amount: int, note: str = "") -> None:
+    def advance(self, amount: float, note: str = "") -> None:
         """
         Move on; called from any thread.
 
         Args:
-            amount: how far; negative where something has to be done again.
+            amount: how far; a step may be done in parts. Negative where something has to be done
+                again.
             note: a word on how it goes, such as the training loss.
         """
 
@@ -49,5 +50,5 @@ class Silent:
         """Yield a bar that is not shown."""
         yield self
 
-    def advance(self, amount: int, note: str = "") -> None:
+    def advance(self, amount: float, note: str = "") -> None:
         """Do nothing."""

@@ -30,7 +30,7 @@ from examples.demo.community import (
     start_server,
     wait_for_base,
 )
-from examples.demo.data import SEED, Member, members
+from examples.demo.data import Member, members
 from examples.demo.processes import DemoFailed, Processes
 from examples.demo.results import Scores, table, write_results
 
@@ -130,7 +130,7 @@ def _measure(
     scores = {}
     for member in people:
         status.update(f"measuring {version} on {member.dataset.name}")
-        result = probe(folder, member.dataset, max_length=int(TRAINING["--max-length"]), seed=SEED)
+        result = probe(folder, member.dataset, max_length=int(TRAINING["--max-length"]))
         scores[member.dataset.name] = result.accuracy
     report = {"suite": "demo", "protocol": "frozen", "metric": "accuracy", "scores": scores}
     server.post(f"/models/{MODEL}/bases/{version}/evaluations", report)

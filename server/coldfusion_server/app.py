@@ -17,12 +17,14 @@ from coldfusion_server.api import (
     models,
     rounds,
     server,
+    suites,
     uploads,
     usage,
 )
 from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
 from coldfusion_server.api.responses import add_handlers
+from coldfusion_server.dashboard import cards
 from coldfusion_server.dashboard.install import add_dashboard
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services.context import Context
@@ -43,6 +45,20 @@ ERRORS = {
     "4XX": {"description": "what was wrong, and what to do next", "content": PROBLEM},
     "5XX": {"description": "what failed here", "content": PROBLEM},
 }
+
+ROUTES = (
+    server,
+    models,
+    fusion,
+    bases,
+    cards,
+    rounds,
+    contributions,
+    uploads,
+    suites,
+    usage,
+    events,
+)
 
 # The reader of events may end what it does; a database that is away is not waited for.
 READ_SECONDS = 1
@@ -75,7 +91,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.broker = broker
-    for module in (server, models, fusion, bases, rounds, contributions, uploads, usage, events):
+    for module in ROUTES:
         app.include_router(module.router, responses=ERRORS, dependencies=[Security(BEARER)])  # type: ignore[arg-type]
     add_handlers(app)
     add_dashboard(app)

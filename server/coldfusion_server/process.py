@@ -1,11 +1,13 @@
-"""A running Repository: the web server, and scheduler and worker beside it in threads."""
+"""A running Repository: the web server, and beside it scheduler, worker and an evaluator."""
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event, Thread
 from types import FrameType, TracebackType
 from typing import Self
@@ -21,6 +23,7 @@ from coldfusion_server.services.context import Context, open_context
 from coldfusion_server.services.identity import claim_store
 from coldfusion_server.services.tokens import create_first_token
 from coldfusion_server.settings import Settings
+from coldfusion_server.supervisor import end_with_parent, supervise
 from coldfusion_server.worker import run_worker
 from coldfusion_shared.errors import ConfigurationError, PortInUse
 
@@ -31,6 +34,8 @@ JOIN_SECONDS = 3
 LAST_CHUNK_SECONDS = 8
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5
+# How much a process beside the server lets others go first.
+NICENESS = 10
 BACKLOG = 2048
 
 
@@ -44,6 +49,7 @@ class Repository:
         scheduler: bool = True,
         worker: bool = True,
         first_token: bool = True,
+        evaluator: Sequence[str] | None = None,
     ) -> None:
         """
         Prepare everything that can fail: folder, database, port.
@@ -53,6 +59,7 @@ class Repository:
             scheduler: whether to close rounds in this process.
             worker: whether to screen and fuse in this process.
             first_token: whether to make an admin's token if there is no token yet.
+            evaluator: the command of an evaluator to run beside; it calls `give_way`.
 
         Raises:
             ConfigurationError, DataFolderTooNew, PortInUse: it cannot start; the message says why.
@@ -73,6 +80,11 @@ class Repository:
             Thread(target=target, args=(self.context, self.stop), daemon=True, name=target.__name__)
             for target in targets
         ]
+        if evaluator is not None:
+            arguments = ("evaluator", evaluator, self.stop)
+            self.threads.append(
+                Thread(target=supervise, args=arguments, daemon=True, name="supervise")
+            )
 
     @property
     def url(self) -> str:
@@ -116,7 +128,7 @@ class Repository:
 
 def run_alone(settings: Settings, work: Callable[[Context, Event], None]) -> None:
     """
-    Run the scheduler or a worker, and nothing else, until a signal says to stop.
+    Run the scheduler, a worker or an evaluator, and nothing else, until a signal says to stop.
 
     Args:
         settings: those in force.
@@ -125,15 +137,33 @@ def run_alone(settings: Settings, work: Callable[[Context, Event], None]) -> Non
     Raises:
         ConfigurationError, DataFolderTooNew: it cannot start; the message says why.
     """
+    with opened(settings) as context:
+        _run_until_signal(context, work)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Context]:
+    """
+    Open the Repository for a process beside the API; raises what `run_alone` raises.
+
+    Args:
+        settings: those in force; logs are written as they say.
+    """
     configure_logging(settings)
     context = open_context(settings)
     try:
         # Not migrated here: of all processes one does it, before the others start.
         check_revision(context.database)
         claim_store(context)
-        _run_until_signal(context, work)
+        yield context
     finally:
         context.close()
+
+
+def give_way() -> None:
+    """Let the server beside which this process runs go first, and end with it."""
+    end_with_parent()
+    os.nice(NICENESS)
 
 
 def _run_until_signal(context: Context, work: Callable[[Context, Event], None]) -> None:

@@ -134,11 +134,12 @@ class Settings(BaseSettings):
     )
     run_dir: Path | None = Field(
         default=None,
-        description="folder of this process's own for the sign of life of its scheduler and "
-        "worker; not set: none is given",
+        description="folder of this process's own for the sign of life of its scheduler, worker "
+        "or evaluator; not set: none is given",
     )
     heartbeat_seconds: Annotated[float, Field(ge=5)] = Field(
-        default=180.0, description="silence after which a scheduler or worker counts as hanging"
+        default=180.0,
+        description="silence after which a scheduler, worker or evaluator counts as hanging",
     )
     fuse_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="threads of a fuse; not set: one for each core"

@@ -5,12 +5,13 @@ Every error that we raise on purpose, as a tree:
   x UnknownName, DuplicateName, MissingExtra
   x InvalidTransition
   x NotFound
-    · ModelNotFound, BaseNotFound, FileNotInBase, RoundNotFound, ContributionNotFound, TokenNotFound
+    · ModelNotFound, BaseNotFound, FileNotInBase, RoundNotFound, ContributionNotFound,
+      TokenNotFound, SuiteNotFound
   x Unauthenticated, TokenExpired, Forbidden, QuotaExceeded
   x InvalidRequest
   x Conflict
     · ModelExists, BaseOutdated, AlreadyContributed, IdempotencyMismatch,
-      StateConflict, RoundNotClosable, UploadIncomplete, LeaseLost
+      StateConflict, RoundNotClosable, UploadIncomplete, LeaseLost, SuiteChanged
   x TooLarge
   x UploadRefused (an upload URL is wrong, expired, or its body is not what it signs)
   x BadWeights
@@ -18,8 +19,9 @@ Every error that we raise on purpose, as a tree:
       DigestMismatch, ContributionRejected
   x BadModel (a folder that is no model)
   x BadData (a contributor's data set)
+  x BadSuite (a suite file, or data that it names)
   x BadBackup (a backup of a database)
-  x TrainingFailed
+  x TrainingFailed, EvaluationFailed
   x StorageFull, StorageUnavailable, DatabaseUnavailable
   x ServerUnreachable, ServerError (seen from a client)
   x ConfigurationError
@@ -131,6 +133,12 @@ class TokenNotFound(NotFound):
     code = "token_not_found"
 
 
+class SuiteNotFound(NotFound):
+    """The Repository knows no suite of that name, or the caller may not see it."""
+
+    code = "suite_not_found"
+
+
 class Unauthenticated(ColdFusionError):
     """No valid token came with the request."""
 
@@ -215,6 +223,12 @@ class LeaseLost(Conflict):
     code = "lease_lost"
 
 
+class SuiteChanged(Conflict):
+    """The data, or the definition, are no longer those that a suite's name stands for."""
+
+    code = "suite_changed"
+
+
 class TooLarge(ColdFusionError):
     """A body or a file is larger than allowed."""
 
@@ -287,6 +301,12 @@ class BadData(ColdFusionError):
     code = "bad_data"
 
 
+class BadSuite(ColdFusionError):
+    """A suite file, or a data set that it names, cannot be used."""
+
+    code = "bad_suite"
+
+
 class BadBackup(ColdFusionError):
     """A backup cannot be read, or the database cannot keep what it holds."""
 
@@ -297,6 +317,12 @@ class TrainingFailed(ColdFusionError):
     """Finetuning could not be finished."""
 
     code = "training_failed"
+
+
+class EvaluationFailed(ColdFusionError):
+    """A base could not be measured, or its scores are no numbers."""
+
+    code = "evaluation_failed"
 
 
 class StorageFull(ColdFusionError):

@@ -17,7 +17,7 @@ class Notes(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
         self.warned: list[str] = []
-        self.moved: list[int] = []
+        self.moved: list[float] = []
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -25,7 +25,7 @@ class Notes(Silent):
     def warn(self, text: str) -> None:
         self.warned.append(text)
 
-    def advance(self, amount: int, note: str = "") -> None:
+    def advance(self, amount: float, note: str = "") -> None:
         self.moved.append(amount)
 
 

@@ -18,6 +18,7 @@ import httpx
 
 from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.contributions import Contribution, Declaration
+from coldfusion_shared.schemas.evaluations import EvaluationReport, Suite
 from coldfusion_shared.schemas.files import FileEntry
 
 TOKEN = "cf_test_secret"
@@ -64,6 +65,8 @@ class Repository:
         self.policy: dict[str, Any] = {}
         self.screened_after = 1
         self.events: list[dict[str, Any]] = []
+        self.suites: dict[str, Suite] = {}
+        self.reports: list[tuple[str, EvaluationReport]] = []  # version, scores
         self.lock = threading.RLock()
         self.publish(files)
 
@@ -119,6 +122,9 @@ class Repository:
             ("GET", r"/v1/contributions/(\w+)", self._contribution),
             ("GET", r"/v1/contributions/(\w+)/upload", self._plan),
             ("POST", r"/v1/contributions/(\w+)/complete", self._complete),
+            ("GET", r"/v1/suites/([^/]+)", self._suite),
+            ("PUT", r"/v1/suites/([^/]+)", self._register),
+            ("POST", rf"/v1/models/{MODEL}/bases/(\w+)/evaluations", self._report),
             ("PUT", r"/v1/uploads/(\w+)/(\d+)/(\d+)", self._put),
         ]
         for method, pattern, handler in routes:
@@ -267,6 +273,38 @@ class Repository:
                 return problem(422, "digest_mismatch", "Other bytes arrived.")
             found["state"] = "completed"
         return httpx.Response(200, json=self._json(identity))
+
+    def _suite(self, request: httpx.Request, name: str) -> httpx.Response:
+        if name not in self.suites:
+            return problem(404, "suite_not_found", f"There is no suite {name!r}.")
+        suite = self.suites[name]
+        return httpx.Response(
+            200,
+            json={
+                "name": name, "digest": suite.digest(), "suite": suite.model_dump(mode="json"),
+                "registered_by": "eva", "created_at": NOW.isoformat(),
+            },
+        )  # fmt: skip
+
+    def _register(self, request: httpx.Request, name: str) -> httpx.Response:
+        suite = Suite.model_validate_json(request.content)
+        if self.suites.setdefault(name, suite) != suite:
+            return problem(409, "suite_changed", "That name stands for another suite.")
+        return self._suite(request, name)
+
+    def _report(self, request: httpx.Request, version: str) -> httpx.Response:
+        if self._find(version) is None:
+            return problem(404, "base_not_found", f"There is no base {version}.")
+        report = EvaluationReport.model_validate_json(request.content)
+        self.reports.append((version, report))
+        average = sum(report.scores.values()) / len(report.scores)
+        return httpx.Response(
+            201,
+            json={
+                **report.model_dump(mode="json"), "version": version, "average": average,
+                "evaluator": "eva", "created_at": NOW.isoformat(),
+            },
+        )  # fmt: skip
 
 
 @contextmanager

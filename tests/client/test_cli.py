@@ -19,7 +19,10 @@ from tests.client.helpers import model_files, weights
 from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
 from tests.client.trainer import FakeTrainer
 
-COMMANDS = ["login", "logout", "models", "contribute", "push", "pull", "status", "watch", "doctor"]
+COMMANDS = [
+    *("login", "logout", "models", "contribute", "push", "pull", "evaluate", "status", "watch"),
+    "doctor",
+]
 
 
 class Ran:
@@ -61,7 +64,7 @@ def test_help_loads_nothing_heavy() -> None:
         "try: main()\nexcept SystemExit as end: code = end.code\n"
         f"print([name for name in {heavy} if name in sys.modules], code)"
     )
-    for arguments in (["--help"], ["contribute", "--help"]):
+    for arguments in (["--help"], ["contribute", "--help"], ["evaluate", "--help"]):
         ended = subprocess.run(
             [sys.executable, "-c", check, *arguments], capture_output=True, text=True, check=True
         )

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -114,6 +115,19 @@ def test_steps_have_a_note(
         bar.advance(3, "loss 0.5")
     assert "3 of 10" in (line := capsys.readouterr().err.splitlines()[0])
     assert line.endswith("loss 0.5")
+
+
+def test_slow_steps_are_told_by_the_seconds_that_each_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([100.0, 140.0, 140.0, 140.0, 160.0])
+    monkeypatch.setattr(bars, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    with Output().bar("v3", 5, "steps") as bar:
+        bar.advance(2.5)
+        bar.advance(-1.5)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "v3: 2.5 of 5, 16.0 s each, 40 s left"
+    assert last.startswith("v3: 1 of 5, 60.0 s each")
 
 
 @pytest.mark.parametrize("unit", ["bytes", "steps"])

@@ -74,8 +74,8 @@ class Community:
         self.send(declared, raw)
         self.complete(who, declared)
 
-    def evaluate(self, version: str, score: float) -> None:
-        body = {"suite": "demo", "protocol": "frozen", "scores": {"reviews": score}}
+    def evaluate(self, version: str, score: float, **more: Any) -> None:
+        body = {"suite": "demo", "protocol": "frozen", "scores": {"reviews": score}, **more}
         self.post("eve", f"/models/{MODEL}/bases/{version}/evaluations", body)
 
     @property
@@ -240,6 +240,37 @@ def test_what_a_reader_has_opened_stays_open_and_focused(page: Page, community: 
     expect(page.locator(".contribution details[open]")).to_have_count(1)
     expect(summary).to_be_focused()
     assert is_the_same_document(page)
+
+
+def test_errors_are_drawn_and_data_sets_that_were_opened_stay_open(
+    page: Page, community: Community
+) -> None:
+    names = ["reviews", "x" * 100, "評判" * 50]
+    more = {"protocol": "finetuned", "standard_errors": dict.fromkeys(names, 0.5)}
+    for version, level in (("v0", 60.0), ("v1", 64.0)):
+        community.evaluate(version, level, scores=dict.fromkeys(names, level), **more)
+    live(page, f"/models/{MODEL}")
+    series = page.locator(".series", has_text="finetuned")
+    expect(series.locator(".chart .band")).to_be_visible()
+    expect(series.locator(".gain .whisker")).to_have_count(1 + 3)
+    expect(series.get_by_role("img", name="is better than v0 on 3 of 3")).to_be_visible()
+    table = series.locator(".scores")
+    expect(table).to_be_hidden()
+    series.locator("summary").click()
+    expect(table).to_be_visible()
+    community.evaluate("v1", 65.0, scores=dict.fromkeys(names, 65.0), **more)
+    expect(table).to_contain_text("65.00 ± 0.50")
+    expect(table).to_be_visible()
+    assert is_the_same_document(page)
+
+
+def test_the_gain_chart_is_a_picture_of_its_own(page: Page, community: Community) -> None:
+    community.evaluate("v0", 60.0)
+    community.evaluate("v1", 66.0)
+    page.goto(f"/models/{MODEL}/bases/v1")
+    page.get_by_role("link", name="As SVG").first.click()
+    expect(page.locator("svg rect.bar").first).to_be_visible()
+    expect(page.locator("svg > text").first).to_contain_text("v1 against v0")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,104 +1,153 @@
-"""Charts, scores and sizes: pure functions."""
+"""Charts, words and sizes: pure functions."""
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldfusion_server.dashboard import charts, formats, words
-from coldfusion_server.dashboard.scores import series
+from coldfusion_server.dashboard import charts, formats, telling, words
+from coldfusion_server.dashboard.values import Value
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.rounds import RoundState
-from coldfusion_shared.schemas.bases import Evaluation
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.rounds import Round
+from tests.dashboard.measured import HOSTILE_NAMES
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-VALUES = st.lists(st.floats(0, 100), min_size=1, max_size=60)
+SCORES = st.floats(-100, 100)
+VALUES = st.builds(Value, SCORES, st.none() | st.floats(0, 200))
+LINE = st.lists(VALUES, min_size=1, max_size=60)
 
 
-def evaluation(version: str, protocol: str = "frozen", at: int = 0, **scores: float) -> Evaluation:
-    return Evaluation(
-        version=version,
-        suite="demo",
-        protocol=protocol,
-        metric="accuracy",
-        scores=scores,
-        average=sum(scores.values()) / len(scores),
-        evaluator="eve",
-        created_at=NOW + timedelta(seconds=at),
-    )
+def plain(*scores: float | None) -> list[Value | None]:
+    return [None if score is None else Value(score) for score in scores]
 
 
-@given(VALUES)
-def test_a_chart_keeps_every_point_inside(values: list[float]) -> None:
-    chart = charts.line_chart([f"v{i}" for i in range(len(values))], values)
-    for point in chart.line.points:
+def chart_of(*lines: list[Value | None]) -> charts.Chart:
+    return charts.line_chart([f"v{i}" for i in range(len(lines[0]))], lines)
+
+
+def numbers(path: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?[\d.]+", path)]
+
+
+@given(LINE)
+def test_a_chart_keeps_every_point_and_every_error_inside(values: list[Value]) -> None:
+    chart = chart_of([*values])
+    (line,) = chart.lines
+    assert len(line.points) == len(values)
+    for point in line.points:
         assert chart.left <= point.x <= chart.right
-        assert charts.TOP <= point.y <= chart.bottom
+        assert charts.TOP <= point.high <= point.y <= point.low <= chart.bottom
+    assert all(charts.TOP <= y <= chart.bottom for y in numbers(line.band)[1::2])
     assert 2 <= len(chart.ticks) <= 8
     assert len(chart.labels) <= charts.MAX_LABELS
-    assert chart.labels[-1].label == f"v{len(values) - 1}"
+    assert chart.labels[-1][1] == f"v{len(values) - 1}"
 
 
-@given(VALUES)
+@given(LINE)
+def test_every_known_error_is_drawn_once(values: list[Value]) -> None:
+    (line,) = chart_of([*values]).lines
+    banded = len(numbers(line.band)) // 4
+    assert banded + len(line.alone) == sum(value.error is not None for value in values)
+
+
+@given(st.lists(SCORES, min_size=1, max_size=60))
 def test_a_sparkline_keeps_every_point_inside(values: list[float]) -> None:
-    for point in charts.sparkline(values).points:
+    for point in charts.sparkline([Value(value) for value in values]).points:
         assert 0 <= point.x <= charts.SPARK_WIDTH
         assert 0 <= point.y <= charts.SPARK_HEIGHT
 
 
 def test_a_higher_score_is_drawn_higher() -> None:
-    low, high = charts.line_chart(["v0", "v1"], [50.0, 60.0]).line.points
+    low, high = chart_of(plain(50.0, 60.0)).lines[0].points
     assert high.y < low.y and high.x > low.x
 
 
 def test_noise_is_no_mountain() -> None:
-    low, high = charts.line_chart(["v0", "v1"], [50.0, 50.01]).line.points
+    low, high = chart_of(plain(50.0, 50.01)).lines[0].points
     assert low.y - high.y < 10
 
 
 def test_ticks_are_round_numbers() -> None:
-    chart = charts.line_chart(["v0", "v1"], [61.15, 67.45])
+    chart = chart_of(plain(61.15, 67.45))
     assert [tick.text for tick in chart.ticks] == ["60", "62", "64", "66", "68"]
 
 
-def test_the_newest_evaluation_counts_and_frozen_comes_first() -> None:
-    found = series(
-        [
-            evaluation("v0", "finetuned", a=80.0),
-            evaluation("v1", a=66.0, at=2),
-            evaluation("v1", a=10.0, at=1),
-            evaluation("v0", a=60.0),
-        ]
-    )
-    assert [item.protocol for item in found] == ["frozen", "finetuned"]
-    assert found[0].versions == ["v0", "v1"] and found[0].averages == [60.0, 66.0]
-    assert found[0].compared and found[0].change == 6.0
-    assert not found[1].compared
+def test_a_band_ends_where_no_error_is_known() -> None:
+    errors = (1.0, 1.0, None, 1.0, None)
+    (line,) = chart_of([Value(50.0, error) for error in errors]).lines
+    assert line.band.count("M") == 1 and len(numbers(line.band)) == 8
+    assert [point.label for point in line.alone] == ["v3"]
+    assert chart_of(plain(1.0, 2.0)).lines[0].band == ""
 
 
-def test_bases_are_compared_on_what_both_were_measured_on() -> None:
-    (found,) = series([evaluation("v0", a=60.0, b=10.0), evaluation("v1", a=61.0, c=90.0)])
-    assert (found.first, found.last, found.change) == (60.0, 61.0, 1.0)
-    assert [(row.name, row.scores, row.change) for row in found.datasets] == [
-        ("a", [60.0, 61.0], 1.0),
-        ("b", [10.0, None], None),
-        ("c", [None, 90.0], None),
-    ]
+def test_a_line_has_a_gap_where_nothing_was_measured() -> None:
+    (line,) = chart_of(plain(50.0, 51.0, None, 52.0)).lines
+    assert line.path.count("M") == 2 and [point.label for point in line.points][-1] == "v3"
 
 
-def test_bases_without_a_common_data_set_show_their_averages() -> None:
-    (found,) = series([evaluation("v0", a=60.0), evaluation("v1", b=70.0)])
-    assert (found.first, found.last) == (60.0, 70.0)
+def test_two_lines_share_their_axes() -> None:
+    chart = chart_of(plain(70.0, 71.0), plain(40.0, None))
+    (high, _), (low,) = (line.points for line in chart.lines)
+    assert high.x == low.x and high.y < low.y
 
 
-def test_bases_are_in_the_order_of_their_numbers() -> None:
-    (found,) = series([evaluation("v10", a=1.0), evaluation("v9", a=2.0)])
-    assert found.versions == ["v9", "v10"] and not found.compared
+def test_points_that_would_hide_their_line_are_not_drawn_each() -> None:
+    assert chart_of(plain(*range(100))).many and not chart_of(plain(*range(10))).many
+
+
+@given(st.lists(VALUES, min_size=1, max_size=40))
+def test_bars_start_at_zero_and_stay_inside_with_their_errors(values: list[Value]) -> None:
+    chart = charts.bar_chart([f"data {i}" for i in range(len(values))], values)
+    assert chart.left <= chart.zero <= chart.right
+    for bar, value in zip(chart.bars, values, strict=True):
+        assert chart.left <= bar.low <= bar.high <= chart.right
+        assert bar.x == chart.zero or math.isclose(bar.x + bar.width, chart.zero, abs_tol=1)
+        assert value.score == 0 or (bar.x >= chart.zero) == (value.score > 0) or bar.width == 1
+        assert chart.top < bar.text < bar.y < bar.y + charts.BAR_HEIGHT < chart.bottom
+    tops = [bar.y for bar in chart.bars]
+    assert tops == sorted(set(tops)) and chart.bottom < chart.height
+
+
+def test_a_long_name_is_cut_to_what_fits() -> None:
+    assert charts.shortened("film reviews") == "film reviews"
+    assert charts.shortened("x" * 100, 10) == "xxxxxxxxx…"
+    # Two columns each; and an accent of its own takes none.
+    assert charts.shortened("評" * 10, 10) == "評評評評…"
+    assert charts.shortened("e\u0301" * 10, 10) == "e\u0301" * 10
+
+
+def test_a_chart_is_told_in_words() -> None:
+    few = telling.line(["v0", "v1", "v2"], [Value(60.0, 0.5), None, Value(61.5)])
+    assert few == "v0 60.00 ± 0.50, v2 61.50"
+    many = telling.line([f"v{i}" for i in range(100)], plain(*range(50, 100), *range(50)))
+    assert many == "from v0 50.00, to v99 49.00, lowest v50 0.00, highest v49 99.00"
+
+
+def test_scores_read_with_their_errors() -> None:
+    assert formats.value(Value(84.2, 0.9)) == "84.20 ± 0.90"
+    assert formats.gain(Value(-2.1, 0.9)) == "\N{MINUS SIGN}2.10 ± 0.90"
+    assert formats.value(Value(84.2)) == "84.20"
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_hostile_name_is_only_text_in_markdown(name: str) -> None:
+    text = formats.markdown(name)
+    assert "\n" not in text and "<" not in text and ">" not in text
+    assert not re.search(r"(?<!\\)[`|\[\]!:]", text)
+    assert not any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def test_an_ordinary_name_stays_in_markdown() -> None:
+    assert formats.markdown("film reviews (2)") == "film reviews (2)"
+    assert formats.markdown("see www.evil.example") == r"see www\.evil.example"
 
 
 @pytest.mark.parametrize(

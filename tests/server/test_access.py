@@ -11,6 +11,7 @@ from coldfusion_server.services.tokens import create_token, revoke_token
 from coldfusion_shared.errors import InvalidRequest, TokenNotFound
 from coldfusion_shared.schemas.tokens import Role
 from tests.server.asgi import Answer, request
+from tests.server.measured import suite
 from tests.server.repository import MODEL, Repository, body_file, declaration
 
 ROLES = (None, *Role)
@@ -26,7 +27,10 @@ SETTERS = {**dict.fromkeys(ROLES, 403), None: 401, "maintainer": 200, "admin": 2
 # Theirs is somebody else's contribution: nobody but its contributor gets at its upload.
 OWNERS = {**dict.fromkeys(ROLES, 403), None: 401}
 
-# There is none of v0.
+# Theirs is the same suite, which is new only once.
+REGISTRARS = {**EVALUATORS, "maintainer": 200, "admin": 200}
+
+# There is none of v0, nor such a suite.
 NOWHERE = dict.fromkeys(ROLES, 404)
 
 # Method and path -> what each role gets of a public model. A new route has to be added here.
@@ -45,6 +49,12 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/differences/{sha256}"): NOWHERE,
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/evaluations"): ALL,
     ("POST", "/v1/models/{owner}/{name}/bases/{version}/evaluations"): EVALUATORS,
+    ("GET", "/v1/models/{owner}/{name}/bases/{version}/agreement"): ALL,
+    ("GET", "/v1/models/{owner}/{name}/bases/{version}/card"): ALL,
+    ("GET", "/v1/models/{owner}/{name}/bases/{version}/card/gain.svg"): ALL,
+    ("GET", "/v1/suites"): ALL,
+    ("GET", "/v1/suites/{name}"): NOWHERE,
+    ("PUT", "/v1/suites/{name}"): REGISTRARS,
     ("GET", "/v1/models/{owner}/{name}/rounds"): ALL,
     ("GET", "/v1/models/{owner}/{name}/rounds/{number}"): ALL,
     ("POST", "/v1/models/{owner}/{name}/rounds/{number}/close"): MAINTAINERS,
@@ -116,6 +126,8 @@ def call(repo: Repository, method: str, path: str, model: str, role: str | None,
         body = {"min_contributions": 3}
     if path.endswith("/evaluations") and method == "POST":
         body = {"suite": "s", "protocol": "frozen", "scores": {"a": 50.0}}
+    if path == "/v1/suites/{name}" and method == "PUT":
+        body = suite(name).model_dump(mode="json")
     return repo.client(token).request(method, filled, headers=headers, json=body)
 
 

@@ -260,14 +260,15 @@ def test_a_file_that_was_altered_changes_nothing(
         changed = bytearray(raw)
         changed[place] ^= 1 << place % 8
         saved.write_bytes(changed)
-        with pytest.raises(BadBackup):
+        # What makes of the revision one that nobody knows looks like a newer version's backup.
+        with pytest.raises((BadBackup, DataFolderTooNew)):
             restore(target, saved, ignored)
     plain = gzip.decompress(raw)
     for place in range(0, len(plain), len(plain) // places):
         changed = bytearray(plain)
         changed[place] ^= 1
         saved.write_bytes(gzip.compress(changed))
-        with pytest.raises(BadBackup):
+        with pytest.raises((BadBackup, DataFolderTooNew)):
             restore(target, saved, ignored)
     for more in (plain + plain, plain + b"\n", plain[: plain.rindex(b"{")] + b"{}\n"):
         saved.write_bytes(gzip.compress(more))

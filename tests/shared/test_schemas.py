@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coldfusion_shared.schemas.bases import EvaluationReport, Manifest
+from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.common import check_file_path, check_model_name
 from coldfusion_shared.schemas.contributions import Declaration, Work
+from coldfusion_shared.schemas.evaluations import EvaluationReport
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.recipes import Recipe

@@ -9,6 +9,7 @@ import typer
 from coldfusion_client.cli import (
     contribute,
     doctor,
+    evaluate,
     init,
     login,
     models,
@@ -54,6 +55,7 @@ for name, command in (
     ("contribute", contribute.contribute),
     ("push", push.push),
     ("pull", pull.pull),
+    ("evaluate", evaluate.evaluate),
     ("status", status.status),
     ("watch", watch.watch),
     ("doctor", doctor.doctor),

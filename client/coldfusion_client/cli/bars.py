@@ -31,7 +31,12 @@ WIDE = 72
 
 class _StepRate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+        return Text(_steps(task.speed) if task.speed else "")
+
+
+def _steps(rate: float) -> str:
+    """Say a number of steps a second, or of seconds a step."""
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
 
 
 class _TerminalBar:
@@ -39,7 +44,7 @@ class _TerminalBar:
         self.progress = progress
         self.task = progress.add_task(label, total=total, note="")
 
-    def advance(self, amount: int, note: str = "") -> None:
+    def advance(self, amount: float, note: str = "") -> None:
         self.progress.update(self.task, advance=amount, note=note)
 
 
@@ -60,12 +65,12 @@ def terminal_bar(console: Console, label: str, total: int, unit: Unit) -> Iterat
 class _LineBar:
     def __init__(self, write: Callable[[str], None], label: str, total: int, unit: Unit) -> None:
         self.write, self.label, self.total, self.unit = write, label, total, unit
-        self.done = 0
+        self.done = 0.0
         self.note = ""
         self.began = self.told = time.monotonic()
         self._lock = Lock()
 
-    def advance(self, amount: int, note: str = "") -> None:
+    def advance(self, amount: float, note: str = "") -> None:
         with self._lock:
             self.done += amount
             self.note = note
@@ -75,7 +80,9 @@ class _LineBar:
     def tell(self) -> None:
         self.told = time.monotonic()
         rate = self.done / max(self.told - self.began, 1e-3)
-        parts = [f"{self._count(self.done)} of {self._count(self.total)}", f"{self._count(rate)}/s"]
+        parts = [f"{self._count(self.done)} of {self._count(self.total)}"]
+        if self.done > 0:
+            parts.append(_steps(rate) if self.unit == "steps" else f"{size(rate)}/s")
         if 0 < self.done < self.total:
             parts.append(f"{(self.total - self.done) / rate:.0f} s left")
         self.write(f"{self.label}: {', '.join([*parts, *filter(None, [self.note])])}")

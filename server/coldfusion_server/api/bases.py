@@ -13,8 +13,10 @@ from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
 from coldfusion_server.api.files import StoredFile
 from coldfusion_server.api.ranges import check_range
 from coldfusion_server.services import bases, differences, evaluations
-from coldfusion_shared.schemas.bases import Base, Difference, Evaluation, EvaluationReport
+from coldfusion_shared.schemas.agreement import Agreement
+from coldfusion_shared.schemas.bases import Base, Difference
 from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.evaluations import Evaluation, EvaluationReport
 from coldfusion_shared.schemas.files import FileEntry
 
 router = APIRouter(prefix="/v1/models/{owner}/{name}/bases", tags=["bases"])
@@ -109,12 +111,30 @@ def list_evaluations(
     return evaluations.list_evaluations(ctx, model, version, who)
 
 
-@router.post("/{version}/evaluations", status_code=201, tags=["evaluations"])
+@router.post(
+    "/{version}/evaluations",
+    status_code=201,
+    tags=["evaluations"],
+    responses={200: {"model": Evaluation, "description": "handed in before, the same"}},
+)
 def post_evaluation(
-    ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, report: EvaluationReport
+    ctx: Ctx,
+    who: Who,
+    model: ModelPath,
+    version: VersionPath,
+    report: EvaluationReport,
+    response: Response,
 ) -> Evaluation:
-    """Keep scores that the caller, an evaluator, measured of a base."""
-    return evaluations.post_evaluation(ctx, model, version, report, who)
+    """Keep scores that the caller, an evaluator, measured of a base. Harmless to repeat."""
+    kept, new = evaluations.post_evaluation(ctx, model, version, report, who)
+    response.status_code = 201 if new else 200
+    return kept
+
+
+@router.get("/{version}/agreement", tags=["evaluations"])
+def list_agreements(ctx: Ctx, who: Who, model: ModelPath, version: VersionPath) -> list[Agreement]:
+    """Tell how well a base's evaluators agree, by suite and protocol, and who differs."""
+    return evaluations.list_agreements(ctx, model, version, who)
 
 
 def _elsewhere(ctx: Ctx, file: FileEntry, etag: str, request: Request) -> Response:

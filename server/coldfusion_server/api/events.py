@@ -83,11 +83,14 @@ def _may_see(
     ctx: Context, who: Principal | None, model: str | None, readable: dict[str | None, bool]
 ) -> bool:
     """Return whether the caller may know of the model; each model is looked up once."""
-    if model is not None and model not in readable:
+    if model is None:
+        # A suite's name may be of data that only a private model was measured with.
+        return who is not None
+    if model not in readable:
         try:
             with ctx.database.read() as session:
                 find_model(session, model, who)
             readable[model] = True
         except ModelNotFound:
             readable[model] = False
-    return model is None or readable[model]
+    return readable[model]

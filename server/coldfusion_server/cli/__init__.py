@@ -9,6 +9,7 @@ import typer
 from coldfusion_server.cli import (
     db,
     doctor,
+    evaluator,
     fuse,
     gc,
     health,
@@ -55,6 +56,7 @@ def _root(
 app.command("up")(up.up)
 app.command("scheduler")(scheduler.scheduler)
 app.command("worker")(worker.worker)
+app.command("evaluator")(evaluator.evaluator)
 app.command("migrate")(migrate.migrate)
 app.add_typer(model.app, name="model")
 app.add_typer(round.app, name="round")

@@ -12,14 +12,14 @@ from coldfusion_server.services.heartbeat import Part
 
 
 def health(
-    part: Annotated[Part, typer.Argument(help="api, scheduler or worker")],
+    part: Annotated[Part, typer.Argument(help="api, scheduler, worker or evaluator")],
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Tell whether the process of that part, on this machine or in this container, is well.
 
-    The API is asked for /readyz. Scheduler and worker touch a file in `run_dir` while their work
-    moves on; one that hangs does not. Exit code 1: not well.
+    The API is asked for /readyz. The others touch a file in `run_dir` while their work moves on;
+    one that hangs does not. Exit code 1: not well.
     """
     from coldfusion_server.services.probes import examine_process
     from coldfusion_server.settings import load_settings

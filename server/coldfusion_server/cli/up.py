@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +20,13 @@ def up(
     database_url: DatabaseUrl = None,
     scheduler: Annotated[bool, typer.Option(help="Close rounds in this process.")] = True,
     worker: Annotated[bool, typer.Option(help="Screen and fuse in this process.")] = True,
+    evaluate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure every base with the suite of this file, by the frozen protocol, in a "
+            "process beside. See: coldfusion-server evaluator --help."
+        ),
+    ] = None,
     first_token: Annotated[
         bool, typer.Option(help="Make and show an admin's token if there is none.")
     ] = True,
@@ -28,6 +37,7 @@ def up(
 
     The first start makes the data folder, the database and an admin's token, which is shown once.
     """
+    from coldfusion_server.evaluator import check_startable
     from coldfusion_server.process import Repository
     from coldfusion_server.settings import load_settings
 
@@ -39,8 +49,16 @@ def up(
         log_level=log_level,
         log_json=log_json or None,
     )
+    command = None
+    if evaluate is not None:
+        check_startable(evaluate)
+        command = _evaluator(evaluate, data_dir, database_url, log_level, log_json)
     with Repository(
-        settings, scheduler=scheduler, worker=worker, first_token=first_token
+        settings,
+        scheduler=scheduler,
+        worker=worker,
+        first_token=first_token,
+        evaluator=command,
     ) as repository:
         typer.secho(f"coldfusion is up: {repository.url}", bold=True)
         if settings.needs_folder:
@@ -51,3 +69,22 @@ def up(
             typer.echo(f"          coldfusion-client login {repository.url}")
         typer.echo("  stop    Ctrl-C")
         repository.serve()
+
+
+def _evaluator(
+    suite: Path,
+    data_dir: Path | None,
+    database_url: str | None,
+    log_level: str | None,
+    log_json: bool,
+) -> list[str]:
+    """Return the command of an evaluator with the flags that were given here."""
+    flags = {
+        "--suite": suite,
+        "--data-dir": data_dir,
+        "--database-url": database_url,
+        "--log-level": log_level,
+    }
+    given = [word for name, value in flags.items() if value for word in (name, str(value))]
+    program = [sys.executable, "-m", "coldfusion_server", "evaluator", "--beside"]
+    return [*program, *given, *["--log-json"] * log_json]

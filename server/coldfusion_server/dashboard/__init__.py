@@ -6,12 +6,17 @@ What maintainers and contributors watch: server-rendered pages over the API's ow
     loading.py      what each page or part shows, read through the services
     login.py        a token becomes a session cookie; the cookie only ever reads
     error_pages.py  errors as HTML, where a person reads them
-    scores.py       evaluations as one table and one line for each protocol; pure
+    cards.py        the live model card and its picture, for programs and other sites
+    card_text.py    what was measured of a base as Markdown; pure
+    scores.py       evaluations as one table and one line for each protocol and suite; pure
+    values.py       scores with their errors, averages and differences of them; pure
     charts.py       numbers to SVG geometry; pure
+    telling.py      charts in words; pure
     words.py        states and rounds in words; pure
     formats.py      sizes, durations, scores as text; pure
     rendering.py    the Jinja2 environment and the assets' versioned addresses
-    templates/      one file a page; parts/ has what is swapped live or used twice
+    templates/      one file a page; parts/ has what is swapped live or used twice; macros, tables
+                    and charts are what several pages show alike
     static/         own CSS and JavaScript, vendored htmx; nothing is built, nothing comes from afar
 
 How a page stays alive: `parts/live.html` holds one stream of `/v1/events/stream`. `static/live.js`

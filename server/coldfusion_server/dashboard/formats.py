@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+
+from coldfusion_server.dashboard.values import Value
 
 UNITS = ("kB", "MB", "GB", "TB")
 MINUS = "\N{MINUS SIGN}"
+# XML 1.0 cannot hold the first ones; the last ones turn the words around that follow.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
+# What Markdown would take for markup, in a line or in a table's cell.
+_MARKUP = re.compile(r"[\\`*_~\[\]|!#$:@]|(?<=\bwww)\.", re.IGNORECASE)
 
 
 def size(count: int) -> str:
@@ -40,6 +49,32 @@ def change(value: float) -> str:
     """Return a difference of scores, always with its sign."""
     text = f"{value:+.2f}"
     return "±0.00" if text in ("+0.00", "-0.00") else text.replace("-", MINUS)
+
+
+def value(found: Value) -> str:
+    """Return a score with its error: ``84.20 ± 0.90``."""
+    return score(found.score) + error(found)
+
+
+def gain(found: Value) -> str:
+    """Return a difference with its error: ``+2.10 ± 0.90``."""
+    return change(found.score) + error(found)
+
+
+def error(found: Value) -> str:
+    """Return a standard error as it follows its score; nothing where none is known."""
+    return "" if found.error is None else f" ± {score(found.error)}"
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without what cannot be shown."""
+    return " ".join(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text).split())
+
+
+def markdown(text: str) -> str:
+    """Return `text` as what reads the same in Markdown, in a table, too: no markup, no HTML."""
+    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(lambda found: "\\" + found[0], plain)
 
 
 def count(number: int, noun: str) -> str:

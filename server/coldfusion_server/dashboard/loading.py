@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coldfusion_server.dashboard import words
-from coldfusion_server.dashboard.scores import Series, series
-from coldfusion_server.services import bases, contributions, evaluations, models, rounds, usage
+from coldfusion_server.dashboard.scores import Measured, Series, Table, series
+from coldfusion_server.services import bases, contributions, models, rounds, usage
+from coldfusion_server.services.agreement import agreements
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.measured import Measurements, measurements
 from coldfusion_server.services.paging import Window
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.rounds import RoundState
-from coldfusion_shared.schemas.bases import Base, Evaluation
+from coldfusion_shared.schemas.agreement import EvaluatorAgreement
+from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.contributions import Contribution
+from coldfusion_shared.schemas.evaluations import Suite
 from coldfusion_shared.schemas.models import Model
 from coldfusion_shared.schemas.rounds import Round
 from coldfusion_shared.schemas.usage import ModelUsage
 
 NEWEST = Window(limit=1)
-# v0 and this many of the newest bases are compared; on the overview fewer.
-COMPARED, SKETCHED = 11, 5
+# v0 and so many of the newest bases are drawn; on the overview fewer.
+DRAWN, SKETCHED = 199, 30
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,53 @@ class RoundView:
 
 
 @dataclass(frozen=True)
-class BaseView:
-    """A base and how good it is, beside the bases before it."""
+class CurrentView:
+    """The current base and how good it is, beside the bases before it."""
 
     model: Model
     base: Base
     series: list[Series]
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    How good one base is, by one protocol on one suite.
+
+    Attributes:
+        series: of v0, its parent and itself, as far as they were measured; it is the last one.
+        table: the same data set by data set, with what changed since the other two.
+        suite: the registered one; null: the scores are not pinned.
+        agreement: of its evaluators, by name.
+    """
+
+    series: Series
+    table: Table
+    suite: Suite | None
+    agreement: dict[str, EvaluatorAgreement]
+
+    @property
+    def measured(self) -> Measured:
+        """The base itself."""
+        return self.series.bases[-1]
+
+    @property
+    def tested(self) -> int:
+        """How many examples the suite scores."""
+        return sum(dataset.test for dataset in self.suite.datasets) if self.suite else 0
+
+    def beside(self, evaluator: str) -> EvaluatorAgreement | None:
+        """Return an evaluator beside the others; null: nobody else measured the same."""
+        return self.agreement.get(evaluator)
+
+
+@dataclass(frozen=True)
+class BaseView:
+    """A base and how good it is, beside v0 and its parent."""
+
+    model: Model
+    base: Base
+    results: list[Result]
 
 
 @dataclass(frozen=True)
@@ -87,15 +132,24 @@ class Reader:
         """Return a model."""
         return models.get_model(self.ctx, name, self.who)
 
-    def current(self, model: Model) -> BaseView:
+    def current(self, model: Model) -> CurrentView:
         """Return the current base and its scores."""
         base = bases.get_base(self.ctx, model.name, model.current, self.who)
-        return BaseView(model, base, self._series(model, COMPARED))
+        return CurrentView(model, base, self._series(model, DRAWN))
 
     def base(self, name: str, version: str) -> BaseView:
-        """Return one base and its scores, beside those of v0."""
+        """Return one base and its scores, beside those of v0 and of its parent."""
         base = bases.get_base(self.ctx, name, version, self.who)
-        return BaseView(self.model(name), base, self._measured(name, {0, int(base.version[1:])}))
+        parent = base.manifest.parent
+        others = ["v0", *([parent.version] if parent else [])]
+        versions = list(dict.fromkeys([*others, base.version]))
+        found = self._measured(name, {int(version[1:]) for version in versions})
+        results = [
+            _result(item, found, versions)
+            for item in _together(found)
+            if item.versions[-1] == base.version
+        ]
+        return BaseView(self.model(name), base, results)
 
     def round(self, model: Model, number: str | None, window: Window) -> RoundView:
         """Return a round, by default the newest, with its contributions."""
@@ -142,10 +196,31 @@ class Reader:
 
     def _series(self, model: Model, newest: int) -> list[Series]:
         last = int(model.current[1:])
-        return self._measured(model.name, {0, *range(max(0, last - newest + 1), last + 1)})
+        numbers = {0, *range(max(0, last - newest + 1), last + 1)}
+        return _together(self._measured(model.name, numbers))
 
-    def _measured(self, name: str, numbers: set[int]) -> list[Series]:
-        measured: list[Evaluation] = []
-        for number in sorted(numbers):
-            measured += evaluations.list_evaluations(self.ctx, name, f"v{number}", self.who)
-        return series(measured)
+    def _measured(self, name: str, numbers: set[int]) -> Measurements:
+        return measurements(self.ctx, name, self.who, numbers)
+
+
+def _together(found: Measurements) -> list[Series]:
+    seen = {
+        digest: {dataset.name: dataset.seen for dataset in suite.datasets}
+        for digest, suite in found.suites.items()
+    }
+    return series(found.evaluations, seen)
+
+
+def _result(item: Series, found: Measurements, versions: list[str]) -> Result:
+    several = [
+        one
+        for group in agreements(item.bases[-1].evaluations)
+        if len(group.evaluators) > 1
+        for one in group.evaluators
+    ]
+    return Result(
+        item,
+        item.table(versions, versions[:-1]),
+        found.suites.get(item.digest or ""),
+        {one.evaluator: one for one in several},
+    )

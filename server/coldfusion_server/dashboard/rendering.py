@@ -11,7 +11,7 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from coldfusion_server.dashboard import charts, formats, words
+from coldfusion_server.dashboard import charts, formats, telling, words
 from coldfusion_shared import __version__
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.rounds import RoundState
@@ -26,13 +26,27 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 
-FILTERS = ("capitalize_first", "change", "duration", "iso", "score", "sentence", "size", "utc")
+FILTERS = (
+    "capitalize_first",
+    "change",
+    "duration",
+    "gain",
+    "iso",
+    "markdown",
+    "printable",
+    "score",
+    "sentence",
+    "size",
+    "utc",
+    "value",
+)
 
 # What the stream tells of; an EventSource hears only the names that it asks for.
 EVENTS = (
     "model.created",
     "base.published",
     "evaluation.posted",
+    "suite.registered",
     "round.opened",
     *(f"round.{state}" for state in RoundState),
     *(f"contribution.{state}" for state in ContributionState),
@@ -64,6 +78,7 @@ def environment() -> Environment:
         "count": formats.count,
         "events": ", ".join(f"sse:{name}" for name in EVENTS),
         "percent": formats.percent,
+        "telling": telling,
         "version": __version__,
         "words": words,
     }

@@ -1,12 +1,15 @@
-"""Evaluations of a model's bases, put together so that bases can be compared."""
+"""Evaluations of a model's bases, put together so that bases can be compared. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from functools import cached_property
+from typing import Literal
 
-from coldfusion_shared.schemas.bases import Evaluation
+from coldfusion_server.dashboard.values import Value, average, difference, middle
+from coldfusion_shared.schemas.evaluations import Evaluation
 
 PROTOCOLS = ("frozen", "finetuned", "few-shot")
 EXPLAINED = {
@@ -14,15 +17,92 @@ EXPLAINED = {
     "finetuned": "the whole base is finetuned on each data set",
     "few-shot": "finetuned on a few examples of each data set",
 }
+# As scores are shown: less than this is no difference.
+VISIBLE = 0.005
+# Bases in a table.
+SHOWN = 12
+
+Kind = Literal["seen", "unseen"]
+# Suite's digest -> data set -> whether contributors may have trained on it; null: not said.
+Seen = Mapping[str, Mapping[str, bool | None]]
+Verdict = Literal["better", "worse", "same", "unclear", "one seed"]
 
 
 @dataclass(frozen=True)
-class DatasetRow:
-    """One data set's scores, one for each base; null where it was not measured."""
+class Measured:
+    """
+    One base: the median of its evaluators, data set by data set; of each the newest counts.
+
+    Attributes:
+        version: which base.
+        values: the scores by data set.
+        evaluations: what they are the median of, oldest first.
+    """
+
+    version: str
+    values: Mapping[str, Value]
+    evaluations: Sequence[Evaluation]
+
+    @cached_property
+    def average(self) -> Value:
+        """The plain average of all its data sets."""
+        return average(self.values.values())
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether nobody has measured it with more than one seed, though somebody says so."""
+        return max(len(item.seeds) for item in self.evaluations) == 1
+
+    def over(self, names: Iterable[str]) -> Value | None:
+        """Return the average over those of `names` that it was measured on; null: none."""
+        values = [self.values[name] for name in names if name in self.values]
+        return average(values) if values else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The data sets that contributors may have trained on, or those that they have not."""
+
+    kind: Kind
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: one value for each base, and differences; null: not measured."""
 
     name: str
-    scores: list[float | None]
-    change: float | None
+    kind: Kind | None
+    values: list[Value | None]
+    changes: list[Value | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    Scores of some bases.
+
+    Attributes:
+        versions: the bases, one for each value.
+        against: with which bases the last one is compared, one for each change.
+        averages: of all data sets, then of the seen and of the unseen ones where that is said.
+        datasets: the same by data set.
+    """
+
+    versions: list[str]
+    against: list[str]
+    averages: list[Row]
+    datasets: list[Row]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how many points a base is better than another, on average or on one data set."""
+
+    name: str
+    kind: Kind | None
+    value: Value
+    average: bool
 
 
 @dataclass(frozen=True)
@@ -30,86 +110,227 @@ class Series:
     """
     One protocol on one suite, over the bases.
 
+    What was measured on data of different digests never shares a series; without a digest the
+    suite's name has to do.
+
     Attributes:
         protocol: frozen, finetuned or few-shot.
         suite: which data sets.
+        digest: of the suite with its data; null: nobody can tell which data it were.
         metric: what a score is.
-        evaluations: the newest of each base that has one, oldest base first.
-        datasets: the same, data set by data set.
-        first: the average of the first base over the data sets that the last one has, too.
-        last: the average of the last base over the same data sets.
+        bases: those that were measured, oldest first, at least one.
+        kinds: what the suite says of its data sets, where it says something.
     """
 
     protocol: str
     suite: str
+    digest: str | None
     metric: str
-    evaluations: list[Evaluation]
-    datasets: list[DatasetRow]
-    first: float
-    last: float
+    bases: list[Measured]
+    kinds: Mapping[str, Kind]
+
+    @property
+    def key(self) -> str:
+        """A short plain name of the series, the same at every look."""
+        parts = (self.protocol, self.digest or self.suite, str(self.digest), self.metric)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
     @property
     def versions(self) -> list[str]:
         """The bases that were measured."""
-        return [item.version for item in self.evaluations]
+        return [item.version for item in self.bases]
+
+    @cached_property
+    def averages(self) -> list[Value]:
+        """Their plain averages."""
+        return [item.average for item in self.bases]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All data sets, by name."""
+        return sorted({name for item in self.bases for name in item.values})
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Seen and unseen data sets apart; empty where all are of one kind, or none is said."""
+        parts = [
+            Part(kind, [name for name in self.names if self.kinds.get(name) == kind])
+            for kind in ("seen", "unseen")
+        ]
+        return [part for part in parts if 0 < len(part.names) < len(self.names)]
 
     @property
-    def averages(self) -> list[float]:
-        """Their plain averages."""
-        return [item.average for item in self.evaluations]
+    def even(self) -> bool:
+        """Whether all bases were measured on the same data sets: then their averages compare."""
+        return all(len(item.values) == len(self.names) for item in self.bases)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether any average has a standard error."""
+        return any(value.error is not None for value in self.averages)
 
     @property
     def compared(self) -> bool:
         """Whether there is v0 and a later base to compare it with."""
-        return len(self.evaluations) > 1 and self.evaluations[0].version == "v0"
+        return len(self.bases) > 1 and self.versions[0] == "v0"
 
     @property
-    def change(self) -> float:
+    def first(self) -> Value:
+        """The average of the first base, over the data sets that the last one has, too."""
+        return self._of_both(self.bases[0])
+
+    @property
+    def last(self) -> Value:
+        """The average of the last base over the same data sets."""
+        return self._of_both(self.bases[-1])
+
+    @property
+    def change(self) -> Value:
         """By how many points the last base is better than the first."""
-        return self.last - self.first
+        return difference(self.last, self.first)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the last base is better than the first, as far as the noise lets one see."""
+        change = self.change
+        if abs(change.score) < VISIBLE:
+            return "same"
+        if any(item.one_seed for item in (self.bases[0], self.bases[-1])):
+            return "one seed"
+        if not change.clear:
+            return "unclear"
+        return "better" if change.score > 0 else "worse"
 
     @property
     def explained(self) -> str:
         """What the protocol means."""
         return EXPLAINED.get(self.protocol, "")
 
+    @property
+    def gains(self) -> list[Gain]:
+        """By how much the last base is better than the first, on average."""
+        return [gain for row in self._ends.averages if (gain := _gain(row, average=True))]
 
-def series(evaluations: Iterable[Evaluation]) -> list[Series]:
-    """Return a series for each suite and protocol, frozen first; later evaluations win."""
-    groups: dict[tuple[str, str, str], dict[int, Evaluation]] = {}
-    for item in evaluations:
-        group = groups.setdefault((item.protocol, item.suite, item.metric), {})
-        number = int(item.version[1:])
-        if number not in group or group[number].created_at <= item.created_at:
-            group[number] = item
-    order = sorted(groups, key=lambda key: (_rank(key[0]), *key))
-    return [_series(*key, groups[key]) for key in order]
+    @property
+    def gains_by_dataset(self) -> list[Gain]:
+        """The same by data set, from the best to the worst."""
+        found = [gain for row in self._ends.datasets if (gain := _gain(row, average=False))]
+        return sorted(found, key=lambda gain: (-gain.value.score, gain.name))
 
+    @cached_property
+    def _ends(self) -> Table:
+        return self.table([self.versions[0], self.versions[-1]], [self.versions[0]])
 
-def _series(protocol: str, suite: str, metric: str, by_base: Mapping[int, Evaluation]) -> Series:
-    newest = [by_base[number] for number in sorted(by_base)]
-    names = sorted({name for item in newest for name in item.scores})
-    first, last = newest[0].scores, newest[-1].scores
-    # Averages over different data sets say nothing about each other.
-    common = sorted(first.keys() & last.keys())
-    rows = [
-        DatasetRow(
-            name,
-            [item.scores.get(name) for item in newest],
-            last[name] - first[name] if name in common else None,
+    @cached_property
+    def part_averages(self) -> list[list[Value | None]]:
+        """For each of the parts, the average over its data sets, base by base."""
+        return [[item.over(part.names) for item in self.bases] for part in self.parts]
+
+    def since_first(self, base: Measured) -> Value | None:
+        """Return by how many points `base` is better than the first one."""
+        return _change(base, self.bases[0], self.names)
+
+    @property
+    def shown(self) -> list[str]:
+        """The bases that a table has room for: the first one and the newest."""
+        versions = self.versions
+        return versions if len(versions) <= SHOWN else [versions[0], *versions[1 - SHOWN :]]
+
+    def table(self, versions: Sequence[str], against: Sequence[str]) -> Table:
+        """Compare the last of `versions` with those of `against` that were measured."""
+        bases = {item.version: item for item in self.bases}
+        shown = [bases[version] for version in versions if version in bases]
+        others = [bases[version] for version in against if version in bases]
+        names = [("Average", None, self.names)]
+        parts = [(f"Average of {part.kind}", part.kind, part.names) for part in self.parts]
+        return Table(
+            [item.version for item in shown],
+            [item.version for item in others],
+            [_row(name, kind, of, shown, others) for name, kind, of in [*names, *parts]],
+            [_row(name, self.kinds.get(name), [name], shown, others) for name in self.names],
         )
-        for name in names
-    ]
+
+    def _of_both(self, base: Measured) -> Value:
+        first, last = self.bases[0].values, self.bases[-1].values
+        return base.over(first.keys() & last.keys()) or base.average
+
+
+def series(evaluations: Iterable[Evaluation], seen: Seen | None = None) -> list[Series]:
+    """
+    Return a series for each protocol, suite and metric.
+
+    Frozen comes first, then what is pinned by a digest, then what was measured for the newest base.
+    """
+    groups: dict[tuple[str, str, str | None, str], list[Evaluation]] = {}
+    for item in evaluations:
+        # With a digest the data are known, whatever the suite is called.
+        name = item.suite if item.suite_digest is None else ""
+        key = (item.protocol, name, item.suite_digest, item.metric)
+        groups.setdefault(key, []).append(item)
+    found = [_series(group, (seen or {}).get(group[0].suite_digest or "", {}))
+             for group in groups.values()]  # fmt: skip
+    return sorted(found, key=_rank)
+
+
+def _series(group: Sequence[Evaluation], seen: Mapping[str, bool | None]) -> Series:
+    by_base: dict[int, list[Evaluation]] = {}
+    for item in sorted(group, key=lambda item: item.created_at):
+        by_base.setdefault(int(item.version[1:]), []).append(item)
+    bases = [_measured(by_base[number]) for number in sorted(by_base)]
+    latest = bases[-1].evaluations[-1]
+    kinds: dict[str, Kind] = {
+        name: "seen" if said else "unseen" for name, said in seen.items() if said is not None
+    }
     return Series(
-        protocol,
-        suite,
-        metric,
-        newest,
-        rows,
-        fmean(first[name] for name in common) if common else newest[0].average,
-        fmean(last[name] for name in common) if common else newest[-1].average,
+        latest.protocol, latest.suite, latest.suite_digest, latest.metric, bases, kinds
+    )  # fmt: skip
+
+
+def _measured(evaluations: Sequence[Evaluation]) -> Measured:
+    """Put the evaluations of one base together, oldest first."""
+    newest = {item.evaluator: item for item in evaluations}
+    counted = [item for item in evaluations if newest[item.evaluator] is item]
+    values: dict[str, list[Value]] = {}
+    for item in counted:
+        for name, score in item.scores.items():
+            values.setdefault(name, []).append(Value(score, item.standard_errors.get(name)))
+    return Measured(
+        counted[-1].version, {name: middle(values[name]) for name in sorted(values)}, counted
     )
 
 
-def _rank(protocol: str) -> int:
-    return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS)
+def _row(
+    name: str,
+    kind: Kind | None,
+    datasets: Sequence[str],
+    shown: Sequence[Measured],
+    others: Sequence[Measured],
+) -> Row:
+    return Row(
+        name,
+        kind,
+        [item.over(datasets) for item in shown],
+        [_change(shown[-1], other, datasets) for other in others],
+    )
+
+
+def _change(new: Measured, old: Measured, datasets: Sequence[str]) -> Value | None:
+    # Averages over different data sets say nothing about each other.
+    both = [name for name in datasets if name in new.values and name in old.values]
+    if not both:
+        return None
+    return difference(
+        average(new.values[name] for name in both), average(old.values[name] for name in both)
+    )
+
+
+def _gain(row: Row, *, average: bool) -> Gain | None:
+    (change,) = row.changes
+    return None if change is None else Gain(row.name, row.kind, change, average)
+
+
+def _rank(item: Series) -> tuple[int, bool, int, str, str]:
+    known = item.protocol in PROTOCOLS
+    protocol = PROTOCOLS.index(item.protocol) if known else len(PROTOCOLS)
+    newest = int(item.versions[-1][1:])
+    return protocol, item.digest is None, -newest, item.suite, item.metric

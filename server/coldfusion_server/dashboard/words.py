@@ -53,6 +53,15 @@ ROUND_TEXTS: dict[RoundState, str] = {
     _R.CANCELLED: "cancelled; nothing was published",
 }
 
+# Whether the newest base is better than v0: the tone of the answer, and the answer.
+ANSWERS: dict[str, tuple[str, str]] = {
+    "better": ("good", "Yes"),
+    "worse": ("bad", "No"),
+    "same": ("still", "The same"),
+    "unclear": ("still", "Not measurably"),
+    "one seed": ("still", "Not known"),
+}
+
 # While these last, numbers move that no event tells of.
 MOVING_ROUNDS = (_R.CLOSED, _R.FUSING, _R.EVALUATING)
 MOVING_CONTRIBUTIONS = (_C.DECLARED, _C.COMPLETED)

@@ -269,20 +269,68 @@ class ContributionFileRow(Table):
     erased_at: Mapped[datetime | None]
 
 
+class SuiteRow(Table):
+    """What a suite's name stands for; it never changes."""
+
+    __tablename__ = "suites"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    # Of all but the name: two names may stand for the same.
+    digest: Mapped[str] = mapped_column(String(64), index=True)
+    # As it was sent; read by its schema.
+    definition: Mapped[str] = mapped_column(Text)
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
+    created_at: Mapped[datetime]
+    contributor: Mapped[ContributorRow] = relationship()
+
+
 class EvaluationRow(Table):
     """What an evaluator measured of a base."""
 
     __tablename__ = "evaluations"
+    __table_args__ = (
+        # Of equal reports by one evaluator the database keeps one.
+        Index(
+            "uq_evaluations_same_report",
+            "base_id",
+            "contributor_id",
+            "report_sha256",
+            unique=True,
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
     contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
     suite: Mapped[str]
+    # Of the registered suite: data sets, their digests, and how many examples; null: not pinned.
+    suite_digest: Mapped[str | None] = mapped_column(String(64), index=True)
     protocol: Mapped[str] = mapped_column(String(20))
     metric: Mapped[str]
     scores: Mapped[dict[str, Any]]
+    standard_errors: Mapped[dict[str, Any] | None]
+    by_seed: Mapped[dict[str, Any] | None]
+    seeds: Mapped[list[Any] | None]
+    software: Mapped[str | None]
+    # Null where it was kept before equal reports were told apart.
+    report_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
     contributor: Mapped[ContributorRow] = relationship()
+
+
+class EvaluationTryRow(Table):
+    """How often the Repository's own evaluator began with a base, until it came to an end."""
+
+    __tablename__ = "evaluation_tries"
+
+    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), primary_key=True)
+    suite_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    protocol: Mapped[str] = mapped_column(String(20), primary_key=True)
+    attempts: Mapped[int]
+    retry_at: Mapped[datetime | None]
+    # Why the last one failed; null where its process died.
+    reason: Mapped[str | None] = mapped_column(Text)
 
 
 class EventRow(Table):

@@ -1,5 +1,5 @@
 """
-The sign of life of a scheduler or a worker: a file that is touched while its work goes on.
+The sign of life of a part of the Repository: a file that is touched while its work goes on.
 
 It is touched by the work itself, turn by turn and chunk by chunk, and not by a thread beside it: a
 thread would go on when the work hangs.
@@ -27,6 +27,7 @@ class Part(StrEnum):
     API = "api"
     SCHEDULER = "scheduler"
     WORKER = "worker"
+    EVALUATOR = "evaluator"
 
 
 class WorkStopped(BaseException):

@@ -74,6 +74,7 @@ def _heartbeat(settings: Settings, part: Part) -> Diagnosis:
     pause = {
         Part.SCHEDULER: settings.scheduler_seconds,
         Part.WORKER: settings.worker_seconds,
+        Part.EVALUATOR: settings.worker_seconds,
     }[part]
     if seconds > settings.heartbeat_seconds + pause:
         message = f"The {part} gave its last sign of life {seconds:.0f} seconds ago."

@@ -77,6 +77,13 @@ def create_first_token(ctx: Context, name: str) -> str | None:
         return _new_token(session, name, Role.ADMIN, ctx.now(), None)
 
 
+def built_in(ctx: Context, name: str, role: Role) -> Principal:
+    """Return a part of the Repository itself, which acts as a contributor without a token."""
+    with ctx.database.write() as session:
+        row = _contributor(session, name, ctx.now())
+        return Principal(row.id, name, role, token_id="", expires_at=None)
+
+
 def revoke_token(ctx: Context, name_or_id: str) -> int:
     """
     Revoke the token of that id, or all tokens of the contributor of that name.

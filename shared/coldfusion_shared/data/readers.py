@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ def load_dataset(
     task: str | None = None,
     architecture: Architecture | None = None,
     seed: int = 13,
+    required: Collection[str] = (),
 ) -> TextDataset:
     """
     Read a data set; splits that it lacks are made of its training examples.
@@ -54,13 +55,14 @@ def load_dataset(
         architecture: of the base that is to learn from it, which decides between tasks where the
             data alone do not.
         seed: decides which examples a missing split is made of.
+        required: splits that are refused when missing.
 
     Raises:
         BadData: it cannot be read or learnt from; the message says where, the hint what to do.
         UnknownName: there is no task of that name.
     """
     try:
-        return _loaded(source, columns or {}, task, architecture, seed)
+        return _loaded(source, columns or {}, task, architecture, seed, required)
     except MemoryError as error:
         raise BadData(
             f"{source} does not fit into this machine's memory.",
@@ -74,10 +76,12 @@ def _loaded(
     task: str | None,
     architecture: Architecture | None,
     seed: int,
+    required: Collection[str],
 ) -> TextDataset:
     found = _open(source)
     for table in found.tables.values():
         _require_rows(table)
+    _require_splits(source, found.tables, required)
     check_size(source, found.tables)
     chosen, places = choose_task(
         found.tables["train"], columns, name=task, architecture=architecture
@@ -114,6 +118,16 @@ def _written(name: str) -> str:
 def _require_rows(table: Table) -> None:
     if not table.lines:
         raise BadData(f"{table.where} is empty.", hint="It needs named columns and examples.")
+
+
+def _require_splits(source: str, tables: Mapping[str, Table], required: Collection[str]) -> None:
+    for split in required:
+        if split not in tables:
+            raise BadData(
+                f"{source} has no {split} split with labels.",
+                hint=f"Give a folder with a file for it, such as {split}.jsonl, beside the "
+                "training examples.",
+            )
 
 
 def _looks_like_path(source: str) -> bool:

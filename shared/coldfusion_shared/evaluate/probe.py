@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coldfusion_shared.errors import TrainingFailed
+from coldfusion_shared.evaluate import linear
 from coldfusion_shared.evaluate.features import Encoder
 from coldfusion_shared.finetune.batches import scoring_batch
 from coldfusion_shared.finetune.failures import named_failures
 from coldfusion_shared.finetune.threads import fitting_threads
+from coldfusion_shared.tasks.scores import accuracy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     Features = npt.NDArray[np.float32]
     Labels = npt.NDArray[np.int64]
 
-# Inverse strengths of the regularisation, from strong to weak.
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
-MAX_ITERATIONS = 2000
 # What a first batch prepares is not to be measured.
 WARM_UP_EXAMPLES = 4
 
@@ -51,7 +50,6 @@ def probe(
     dataset: TextDataset,
     *,
     max_length: int,
-    seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ProbeResult:
     """
@@ -61,7 +59,6 @@ def probe(
         folder: a transformers folder; only its body is used, frozen.
         dataset: the probe is trained on its train part and tested on its test part.
         max_length: tokens of an example; what is longer is cut.
-        seed: of the regression.
         progress: called with the number of examples of each batch of features.
 
     Raises:
@@ -70,7 +67,7 @@ def probe(
             are no numbers.
     """
     with named_failures(), fitting_threads():
-        return probe_with(Encoder(folder, max_length), dataset, seed=seed, progress=progress)
+        return probe_with(Encoder(folder, max_length), dataset, progress=progress)
 
 
 def probe_seconds(folder: Path, dataset: TextDataset, *, max_length: int) -> float:
@@ -94,7 +91,6 @@ def probe_with(
     encoder: Encoder,
     dataset: TextDataset,
     *,
-    seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ProbeResult:
     """Probe a model that is loaded already; raises `TrainingFailed` as `probe` does."""
@@ -109,15 +105,13 @@ def probe_with(
             "What the model makes of the examples is not finite.",
             hint="Its weights are too large, or broken: take another base.",
         )
-    return fit_probe(*parts, seed=seed)
+    return fit_probe(*parts)
 
 
 def fit_probe(
     train: tuple[Features, Labels],
     validation: tuple[Features, Labels],
     test: tuple[Features, Labels],
-    *,
-    seed: int,
 ) -> ProbeResult:
     """
     Fit the regression for each strength, take the one that validates best, and test that.
@@ -125,20 +119,5 @@ def fit_probe(
     Each part is features (n, hidden) and labels (n,). Of equally good strengths the stronger
     regularisation is taken.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(train[0])
-    x_train, x_validation, x_test = (
-        scaler.transform(part[0]) for part in (train, validation, test)
-    )
-    best = None
-    for strength in STRENGTHS:
-        candidate = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, random_state=seed)
-        candidate.fit(x_train, train[1])
-        score = float((candidate.predict(x_validation) == validation[1]).mean())
-        if best is None or score > best[0]:
-            best = (score, strength, candidate)
-    assert best is not None
-    accuracy = 100.0 * float((best[2].predict(x_test) == test[1]).mean())
-    return ProbeResult(accuracy, len(test[1]), best[1])
+    read = linear.classified(train, validation, test[0], accuracy)
+    return ProbeResult(accuracy(test[1], read.guesses), len(test[1]), read.strength)

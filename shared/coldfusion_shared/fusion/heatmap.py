@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from coldfusion_shared.errors import InvalidRequest, MissingExtra
+from coldfusion_shared import pictures
+from coldfusion_shared.letters import width, wrapped
 
-FORMATS = (".png", ".svg")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 # Above this the numbers in the cells cannot be read.
 MAX_NUMBERS = 16
 LONGEST_NAME = 28
@@ -16,12 +19,7 @@ LONGEST_NAME = 28
 
 def check_format(path: Path) -> None:
     """Check that a heat map can be written to `path`; raises `InvalidRequest`, `MissingExtra`."""
-    if path.suffix.lower() not in FORMATS:
-        raise InvalidRequest(f"A heat map is written as .png or .svg, not as {path.name!r}.")
-    try:
-        import matplotlib  # noqa: F401 - is it there?
-    except ModuleNotFoundError as error:
-        raise MissingExtra.of("server", "matplotlib") from error
+    pictures.check_format(path, "A heat map", "server")
 
 
 def draw_cosines(path: Path, names: Sequence[str], cosines: Sequence[Sequence[float]]) -> None:
@@ -30,26 +28,25 @@ def draw_cosines(path: Path, names: Sequence[str], cosines: Sequence[Sequence[fl
 
     Red pulls the same way, blue the opposite way, white is orthogonal.
     """
-    from matplotlib.figure import Figure
-
     count = len(names)
-    size = max(4.0, min(16.0, 2.5 + 0.45 * count))
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
-    shown = [name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…" for name in names]
-    axes.set_xticks(range(count), shown, rotation=90, parse_math=False)
-    axes.set_yticks(range(count), shown, parse_math=False)
-    axes.set_title("Cosines between the updates")
-    if count <= MAX_NUMBERS:
-        for row, values in enumerate(cosines):
-            for column, value in enumerate(values):
-                colour = "white" if abs(value) > 0.6 else "black"
-                axes.text(
-                    column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8
-                )
-    figure.colorbar(image, ax=axes, shrink=0.7)
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, which says enough.
-        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    shown = [wrapped(name, LONGEST_NAME, lines=1) for name in names]
+    # In inches; names stand beside the cells and below them.
+    size = max(4.0, min(16.0, 2.5 + 0.45 * count)) + 0.08 * max(map(width, shown))
+    with pictures.drawing(path, (size, size)) as figure:
+        axes = figure.add_subplot()
+        image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+        axes.set_xticks(range(count), shown, rotation=90, parse_math=False)
+        axes.set_yticks(range(count), shown, parse_math=False)
+        axes.set_title("Cosines between the updates")
+        if count <= MAX_NUMBERS:
+            _write_numbers(axes, cosines)
+        figure.colorbar(image, ax=axes, shrink=0.7)
+
+
+def _write_numbers(axes: Axes, cosines: Sequence[Sequence[float]]) -> None:
+    for row, values in enumerate(cosines):
+        for column, value in enumerate(values):
+            colour = "white" if abs(value) > 0.6 else "black"
+            axes.text(
+                column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8
+            )

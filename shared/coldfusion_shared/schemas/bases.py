@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from coldfusion_shared.schemas.common import (
-    NO_NUL,
     EncodingName,
     FilePath,
     ModelName,
-    Request,
     Response,
     Sha256,
-    Text,
     Version,
 )
 from coldfusion_shared.schemas.files import FileEntry
@@ -114,46 +111,3 @@ class Difference(Response):
     new_sha256: Sha256 = Field(description="this base's file")
     size: int = Field(description="bytes of the difference")
     sha256: Sha256 = Field(description="of the difference")
-
-
-class EvaluationReport(Request):
-    """Scores that an evaluator measured of one base, in percent."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "suite": "text-10",
-                    "protocol": "frozen",
-                    "metric": "accuracy",
-                    "scores": {"film reviews": 84.2, "question types": 77.9},
-                }
-            ]
-        }
-    )
-
-    suite: Annotated[str, Field(min_length=1, max_length=100, pattern=NO_NUL)]
-    protocol: Literal["frozen", "finetuned", "few-shot"] = Field(
-        description="frozen: linear probing of the body"
-    )
-    metric: Text = "accuracy"
-    scores: Annotated[
-        dict[
-            Annotated[str, Field(min_length=1, max_length=100)],
-            Annotated[FiniteFloat, Field(ge=-100, le=100)],
-        ],
-        Field(min_length=1, max_length=200, description="score in percent by data set"),
-    ]
-
-
-class Evaluation(Response):
-    """An evaluator's scores of one base."""
-
-    version: Version
-    suite: str
-    protocol: str
-    metric: str
-    scores: dict[str, float]
-    average: float = Field(description="plain mean of the scores")
-    evaluator: str
-    created_at: datetime

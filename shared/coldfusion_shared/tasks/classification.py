@@ -18,6 +18,7 @@ from coldfusion_shared.tasks.labelled import (
     inputs_of,
     named,
 )
+from coldfusion_shared.tasks.scores import OF_CLASSES
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -75,16 +76,8 @@ class Classification(LabelledTexts):
 
 def _score(predictions: Any, labels: Any) -> dict[str, float]:
     """Return scores in percent of logits (n, labels), or a tuple that begins with them."""
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
     guesses = first(predictions).argmax(axis=-1)
-    # One label alone correlates with nothing, and scikit-learn warns of it.
-    one = len({*labels.tolist(), *guesses.tolist()}) < 2
-    return {
-        "accuracy": 100.0 * float(accuracy_score(labels, guesses)),
-        "macro F1": 100.0 * float(f1_score(labels, guesses, average="macro", zero_division=0)),
-        "Matthews": 0.0 if one else 100.0 * float(matthews_corrcoef(labels, guesses)),
-    }
+    return {name: score(labels, guesses) for name, score in OF_CLASSES.items()}
 
 
 tasks.register("classification")(Classification())

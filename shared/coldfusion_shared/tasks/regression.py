@@ -17,6 +17,7 @@ from coldfusion_shared.tasks.labelled import (
     first,
     inputs_of,
 )
+from coldfusion_shared.tasks.scores import OF_NUMBERS
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import TextDataset
@@ -74,28 +75,8 @@ def _with_point(value: object) -> object:
 
 
 def _score(predictions: Any, labels: Any) -> dict[str, float]:
-    """
-    Return correlations in percent of outputs (n, 1) with labels (n,).
-
-    Numbers that are all the same correlate with nothing: 0.
-    """
-    import numpy as np
-    from scipy.stats import pearsonr, spearmanr
-
-    guesses = np.asarray(first(predictions), np.float64).reshape(-1)
-    truth = np.asarray(labels, np.float64).reshape(-1)
-    if not (_varies(guesses) and _varies(truth)):
-        return {"Pearson": 0.0, "Spearman": 0.0}
-    return {
-        "Pearson": 100.0 * float(pearsonr(guesses, truth).statistic),
-        "Spearman": 100.0 * float(spearmanr(guesses, truth).statistic),
-    }
-
-
-def _varies(values: Any) -> bool:
-    # Less than float32 can tell apart is rounding, of which a correlation would be made.
-    spread = float(values.max() - values.min())
-    return spread > 1e-6 * max(abs(float(values.max())), abs(float(values.min())), 1e-30)
+    """Return correlations in percent of outputs (n, 1) with labels (n,)."""
+    return {name: score(labels, first(predictions)) for name, score in OF_NUMBERS.items()}
 
 
 tasks.register("regression")(Regression())

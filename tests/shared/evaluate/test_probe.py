@@ -22,6 +22,8 @@ from coldfusion_shared.finetune import FinetuneSettings, finetune
 from tests.tiny_models import ARCHITECTURES, tiny_bert, tiny_model
 from tests.toy_data import toy_dataset
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,7 +36,7 @@ def test_a_model_that_makes_no_numbers_is_said_to(tmp_path: Path) -> None:
     weights["embeddings.LayerNorm.weight"] *= 1e20
     save_file(weights, wild / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(TrainingFailed, match="not finite"):
-        probe(wild, toy_dataset(), max_length=24, seed=1)
+        probe(wild, toy_dataset(), max_length=24)
 
 
 def plain_features(folder: Path, split: Split, max_length: int) -> Any:
@@ -71,7 +73,7 @@ def test_every_architecture_has_features(tmp_path: Path, kind: str) -> None:
 
 def test_a_probe_is_a_logistic_regression_on_them(base: Path) -> None:
     dataset = toy_dataset(train=40)
-    result = probe(base, dataset, max_length=24, seed=3)
+    result = probe(base, dataset, max_length=24)
     scaler = StandardScaler().fit(plain_features(base, dataset.train, 24))
     x = {
         name: scaler.transform(plain_features(base, getattr(dataset, name), 24))
@@ -81,7 +83,7 @@ def test_a_probe_is_a_logistic_regression_on_them(base: Path) -> None:
     plain.fit(x["train"], dataset.train["label"])
     assert result.accuracy == pytest.approx(100 * plain.score(x["test"], dataset.test["label"]))
     assert result.examples == 30
-    assert probe(base, dataset, max_length=24, seed=3) == result
+    assert probe(base, dataset, max_length=24) == result
 
 
 def part(rng: np.random.Generator, size: int, noise: float) -> tuple[Any, Any]:
@@ -94,7 +96,7 @@ def test_strength_is_chosen_on_validation_never_on_test() -> None:
     rng = np.random.default_rng(0)
     train, validation = part(rng, 90, 0.3), part(rng, 60, 0.3)
     good, bad = part(rng, 60, 0.3), part(rng, 60, 30.0)
-    first, second = (fit_probe(train, validation, test, seed=1) for test in (good, bad))
+    first, second = (fit_probe(train, validation, test) for test in (good, bad))
     assert first.strength == second.strength
     assert first.accuracy > 80 > second.accuracy
 
@@ -105,7 +107,7 @@ def test_a_feature_that_never_changes_and_a_label_that_train_lacks_do_no_harm() 
     for features, _ in (train, validation, test):
         features[:, 0] = 7
     train = (train[0][train[1] < 2], train[1][train[1] < 2])
-    assert fit_probe(train, validation, test, seed=1).accuracy == pytest.approx(66.7, abs=0.1)
+    assert fit_probe(train, validation, test).accuracy == pytest.approx(66.7, abs=0.1)
 
 
 def test_finetuning_on_a_task_makes_its_body_better_to_probe(base: Path, tmp_path: Path) -> None:
@@ -113,8 +115,7 @@ def test_finetuning_on_a_task_makes_its_body_better_to_probe(base: Path, tmp_pat
     settings = FinetuneSettings(epochs=15, lr=3e-3, max_length=24, early_stopping=False)
     finetune(base, dataset, settings, tmp_path / "tuned", lambda *_: None)
     before, after = (
-        probe(folder, dataset, max_length=24, seed=1).accuracy
-        for folder in (base, tmp_path / "tuned")
+        probe(folder, dataset, max_length=24).accuracy for folder in (base, tmp_path / "tuned")
     )
     assert after >= before
     assert after > 90
@@ -122,7 +123,7 @@ def test_finetuning_on_a_task_makes_its_body_better_to_probe(base: Path, tmp_pat
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(BadModel):
-        probe(tmp_path, toy_dataset(), max_length=24, seed=1)
+        probe(tmp_path, toy_dataset(), max_length=24)
 
 
 class Memory:
@@ -160,7 +161,7 @@ def test_where_one_example_is_too_much_it_is_said(
 ) -> None:
     memory = Memory(monkeypatch, room=0)
     with pytest.raises(TrainingFailed, match="more memory than there is"):
-        probe(base, toy_dataset(), max_length=24, seed=1)
+        probe(base, toy_dataset(), max_length=24)
     assert [size for size, _ in memory.asked] == [64, 32, 16, 8, 4, 2, 1]
 
 
@@ -180,10 +181,60 @@ def test_threads_are_those_that_this_process_has(
     torch.set_num_threads(2)
     try:
         memory = Memory(monkeypatch, room=10**9)
-        probe(base, toy_dataset(), max_length=24, seed=1)
+        probe(base, toy_dataset(), max_length=24)
     finally:
         torch.set_num_threads(before)
     assert set(memory.threads) == {1}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_several_threads_compute_the_same(
+    base: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr("coldfusion_shared.evaluate.features.scoring_batch", lambda _: 8)
+    train = toy_dataset(pairs=True, train=90).train
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = Encoder(base, 24).features(train)
+        torch.set_num_threads(threads)
+        memory = Memory(monkeypatch, room=5 * 24)
+        seen: list[int] = []
+        found = Encoder(base, 24).features(train, seen.append)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sum(seen) == 90 and max(seen) <= 8
+    assert set(memory.threads) == {1}
+
+
+def test_an_interruption_ends_all_threads_at_once(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldfusion_shared.evaluate.features.scoring_batch", lambda _: 2)
+    memory = Memory(monkeypatch, room=10**9)
+    before = torch.get_num_threads()
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Encoder(base, 24).features(toy_dataset(train=400).train, interrupt)
+    finally:
+        torch.set_num_threads(before)
+    # Of 200 batches.
+    assert len(memory.asked) < 100
+
+
+def test_bf16_moves_features_a_little(base: Path) -> None:
+    train = toy_dataset(train=30).train
+    exact, quick = (Encoder(base, 24, name).features(train) for name in ("fp32", "bf16"))
+    assert exact.dtype == quick.dtype == np.float32
+    np.testing.assert_allclose(quick, exact, atol=0.05)
+    assert not np.array_equal(quick, exact)
 
 
 def test_it_computes_where_finetuning_does(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
