@@ -96,6 +96,8 @@ def _run(program: str, suite: Path, seeds: int, kept: Path) -> Run:
     cost = run(
         python("benchmarks.evaluate_once", program, str(base), str(suite), str(seeds), str(kept))
     )
+    # At once: all of them take minutes, and a run may be cut off.
+    say(f"{program}, {seeds} seeds: {cost.wall:.1f} s")
     return Run(cost, json.loads(cost.said.splitlines()[-1]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Page, Request, ViewportSize, expect, sy
 
 from tests.dashboard.history import HOSTILE
 from tests.e2e.programs import Server
+from tests.faults.stage import wait_for
 from tests.server.repository import MODEL, body_of, declaration, repository
 from tests.shared.checkpoints import Array, file_bytes
 
@@ -82,6 +84,13 @@ class Community:
     def version(self) -> str:
         return str(self.http.get(f"/v1/models/{MODEL}").json()["current"])
 
+    def past_v0(self) -> None:
+        """Wait for a round, made here unless another test has made one."""
+        if self.version == "v0":
+            for seed, who in enumerate(("ann", "bob")):
+                self.contribute(who, file_bytes(body_of(tensors(), seed)), "v0")
+        wait_for(lambda: self.version != "v0", "a round")
+
 
 @pytest.fixture(scope="module")
 def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
@@ -147,6 +156,16 @@ def live(page: Page, path: str) -> None:
     page.goto(path)
     expect(page.locator("#pulse")).to_have_text("Live")
     page.evaluate("window.stillTheSame = true")
+
+
+def click_until(page: Page, name: str, becomes: str) -> None:
+    """Click a button until it has another name; a refresh in between shows it as it was."""
+    for _ in range(10):
+        page.get_by_role("button", name=name).first.click()
+        with suppress(AssertionError):
+            expect(page.get_by_role("button", name=becomes)).to_be_visible(timeout=1500)
+            return
+    raise AssertionError(f"{name} never became {becomes}")
 
 
 def is_the_same_document(page: Page) -> bool:
@@ -245,6 +264,10 @@ def test_what_a_reader_has_opened_stays_open_and_focused(page: Page, community: 
 def test_errors_are_drawn_and_data_sets_that_were_opened_stay_open(
     page: Page, community: Community
 ) -> None:
+    community.past_v0()
+    # The first series has its chart at the head of the page.
+    for version in ("v0", "v1"):
+        community.evaluate(version, 60.0)
     names = ["reviews", "x" * 100, "評判" * 50]
     more = {"protocol": "finetuned", "standard_errors": dict.fromkeys(names, 0.5)}
     for version, level in (("v0", 60.0), ("v1", 64.0)):
@@ -265,6 +288,7 @@ def test_errors_are_drawn_and_data_sets_that_were_opened_stay_open(
 
 
 def test_the_gain_chart_is_a_picture_of_its_own(page: Page, community: Community) -> None:
+    community.past_v0()
     community.evaluate("v0", 60.0)
     community.evaluate("v1", 66.0)
     page.goto(f"/models/{MODEL}/bases/v1")
@@ -283,9 +307,13 @@ def test_every_page_fits_a_phone(
     page = context.new_page()
     watch = Watch(page, community.server.url)
     page.goto(f"/models/{MODEL}/rounds/1")
+    if not page.locator("a.by").count():
+        community.declare("cyd", file_bytes(body_of(tensors(), 7)), community.version)
+        page.reload()
     receipt = page.locator("a.by").first.get_attribute("href")
     model = f"/models/{MODEL}"
-    for path in ("/", model, f"{model}/bases/v1", f"{model}/rounds/1", receipt, "/login"):
+    newest = f"{model}/bases/{community.version}"
+    for path in ("/", model, newest, f"{model}/rounds/1", receipt, "/login"):
         page.goto(str(path))
         width = page.evaluate("document.scrollingElement.scrollWidth")
         assert width <= PHONE["width"], path
@@ -338,8 +366,7 @@ def test_times_are_local_and_commands_can_be_copied(
     expect(page.locator("dd time").first).to_have_text(
         re.compile(r"1 Jun 2026, 21:00 \(.+ (ago|month)\)")
     )
-    page.get_by_role("button", name="Copy").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    click_until(page, "Copy", "Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     context.close()
     assert copied == f"coldfusion-client pull {MODEL} --version v0"

@@ -46,7 +46,8 @@ def dora(seed: int) -> dict[str, bytes]:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Iterator[Repository]:
-    with repository(tmp_path / "large", fuse_threads=2, lease_seconds=8.0) as opened:
+    # One thread: where time goes by reads alone, a second one could read for hours meanwhile.
+    with repository(tmp_path / "large", fuse_threads=1, lease_seconds=8.0) as opened:
         opened.model(tensors=base(), min_contributions=100)
         yield opened
 

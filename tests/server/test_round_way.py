@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -304,17 +305,25 @@ def test_a_worker_paused_in_the_fuse_is_told_when_it_goes_on(
     repo: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready(repo)
-    renewed = leases.Renewal.__call__
+    renewed, alive = leases.Renewal.__call__, leases.Renewal.alive
     paused: list[int] = []
+    # A process that is paused stands still in all of its threads.
+    running = threading.Lock()
 
     def pausing(renewal: leases.Renewal, done: int) -> None:
         if renewal.lease.holder == "slow" and not paused:
-            paused.append(done)
-            repo.clock.advance(seconds=60)
-            assert work_once(repo.ctx, "quick")
+            with running:
+                paused.append(done)
+                repo.clock.advance(seconds=60)
+                assert work_once(repo.ctx, "quick")
         renewed(renewal, done)
 
+    def halting(renewal: leases.Renewal) -> None:
+        with running if renewal.lease.holder == "slow" else nullcontext():
+            alive(renewal)
+
     monkeypatch.setattr(leases.Renewal, "__call__", pausing)
+    monkeypatch.setattr(leases.Renewal, "alive", halting)
     work_once(repo.ctx, "slow")
     assert paused
     done = shown(repo)
