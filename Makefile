@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | clean
+# make setup | demo | test | soak | lint | audit | sbom | bench | clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,9 +10,15 @@ FLWR := flwr==1.41.0
 
 # Tests at a time. Each has databases and an S3 server of its own, so that more than 4 cost more than
 # they bring.
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+JOBS ?= $(shell n=$$(( $$(nproc 2>/dev/null || echo 2) + 1 )); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: help setup demo test lint bench clean
+# Tests of the server run on one of the two databases or, where it matters, on both; both: all on both.
+DATABASES ?= chosen
+
+# Tests start programs by the hundred, and each would compile all of ours again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup demo test soak lint audit sbom bench clean
 
 help: ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -22,14 +28,27 @@ setup: $(VENV)/dev.stamp ## install everything for development into .venv
 demo: $(VENV)/run.stamp ## watch a community model get better: three rounds, four contributors (BASE=, DATA=)
 	@$(BIN)/python -m examples.demo $(if $(BASE),--base '$(BASE)') $(if $(DATA),--data '$(DATA)')
 
-test: lint ## run all checks and tests (JOBS= at a time)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+test: lint ## run all checks and tests (JOBS= at a time, DATABASES=both)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --databases $(DATABASES)
+
+soak: $(VENV)/dev.stamp ## run all on both databases; a round's life in a thousand random histories and under 400 kills (an hour)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --databases both tests/server tests/dashboard
+	$(BIN)/python -m pytest tests/server/test_round_machine.py --hypothesis-profile=soak
+	COLDFUSION_KILLS=200 $(BIN)/python -m pytest -s tests/faults/test_round_kills.py
 
 lint: $(VENV)/dev.stamp ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+audit: $(VENV)/dev.stamp ## look for known vulnerabilities of what is shipped (skipped without the network)
+	@$(BIN)/python -m deploy.audit
+
+sbom: $(VENV)/dev.stamp ## write a CycloneDX bill of materials of what is shipped to dist/sbom.cdx.json
+	@mkdir -p dist
+	@$(BIN)/python -m deploy.sbom > dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json"
 
 bench: $(VENV)/dev.stamp ## measure, beside a limit or a peer; prints what belongs into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

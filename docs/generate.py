@@ -29,6 +29,7 @@ def pages() -> dict[str, str]:
         "errors.md": _errors(),
         "api.md": _api(),
         "methods.md": _methods(),
+        "checks.md": _checks(),
     }
 
 
@@ -126,24 +127,43 @@ def _methods() -> str:
     return "\n".join(lines)
 
 
-def _plugins(entries: Any) -> list[str]:
+def _checks() -> str:
+    from coldfusion_shared.screening.catalogue import catalogue
+
+    intro = (
+        "What each contribution is screened by. `--screening CHECK.PARAMETER=VALUE` of\n"
+        "`coldfusion-server model create` and `model policy` sets the parameters for a model.\n"
+        "What they measure and why: [Screening](../explanation/screening.md)."
+    )
+    lines = [NOTE, "# Screening checks", "", intro, ""]
+    for entry in catalogue():
+        lines += [f"## {entry.name}", "", f"{entry.summary[:1].upper()}{entry.summary[1:]}.", ""]
+        lines += _parameters(entry.parameters)
+    return "\n".join(lines)
+
+
+def _parameters(parameters: Any) -> list[str]:
     from coldfusion_shared.fusion.catalogue import value_range
 
+    rows = [
+        (
+            f"`{parameter.name}`",
+            f"`{json.dumps(parameter.default)}`",
+            value_range(parameter),
+            parameter.description,
+        )
+        for parameter in parameters
+    ]
+    return _table(("parameter", "default", "value", "meaning"), rows)
+
+
+def _plugins(entries: Any) -> list[str]:
     lines = []
     for entry in entries:
         kind = {"weights": "A weight method", "coordinates": "A coordinate method"}
         what = f"{kind[entry.kind]}: " if entry.kind in kind else ""
         lines += [f"### {entry.name}", "", f"{what}{entry.summary}. <{entry.paper}>", ""]
-        rows = [
-            (
-                f"`{parameter.name}`",
-                f"`{json.dumps(parameter.default)}`",
-                value_range(parameter),
-                parameter.description,
-            )
-            for parameter in entry.parameters
-        ]
-        lines += _table(("parameter", "default", "value", "meaning"), rows)
+        lines += _parameters(entry.parameters)
     return lines
 
 

@@ -16,6 +16,7 @@ from coldfusion_shared.errors import (
     Forbidden,
     InvalidRequest,
     NotFound,
+    RateLimited,
     ServerError,
     StorageFull,
     TooLarge,
@@ -25,7 +26,7 @@ from coldfusion_shared.errors import (
 )
 from coldfusion_shared.schemas.common import Problem
 
-RETRIED = frozenset({429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 _BY_CODE = {error.code: error for error in all_errors() if error is not ColdFusionError}
 
@@ -36,7 +37,7 @@ _BY_STATUS: dict[int, type[ColdFusionError]] = {
     404: NotFound,
     409: Conflict,
     413: TooLarge,
-    429: ServerError,
+    429: RateLimited,
     507: StorageFull,
 }
 
@@ -83,6 +84,8 @@ def _unexplained(response: httpx.Response) -> ColdFusionError:
     if response.status_code == 403 and response.request.method == "PUT":
         # A gateway's way to say that a signed URL has expired.
         return UploadRefused(f"{where} refused a part of the upload.")
+    if response.status_code == 429:
+        return RateLimited(f"{where.host} is asked too often.")
     return ServerError(
         f"{where} answered {response.status_code} and did not say why.",
         hint="Check that the address is a coldfusion server's; a proxy in between answers so, too.",

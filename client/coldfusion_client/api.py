@@ -21,6 +21,8 @@ from coldfusion_shared.schemas.contributions import (
     Declaration,
     Declared,
     UploadPlan,
+    Withdrawal,
+    Withdrawn,
 )
 from coldfusion_shared.schemas.evaluations import (
     Evaluation,
@@ -29,8 +31,10 @@ from coldfusion_shared.schemas.evaluations import (
     Suite,
 )
 from coldfusion_shared.schemas.events import Event
-from coldfusion_shared.schemas.models import Model
-from coldfusion_shared.schemas.rounds import Round
+from coldfusion_shared.schemas.invitations import Join, Joined
+from coldfusion_shared.schemas.models import HeadMove, Model
+from coldfusion_shared.schemas.rounds import Candidate, Round
+from coldfusion_shared.schemas.sign_in import SignedIn, SignIn, SignInOffer
 from coldfusion_shared.schemas.tokens import Whoami
 from coldfusion_shared.schemas.usage import OwnUsage
 
@@ -84,6 +88,20 @@ class Api:
         """Return who the token belongs to."""
         return self._get(Whoami, "/v1/whoami")
 
+    def join(self, wanted: Join, key: str) -> Joined:
+        """Use an invitation; the same `key` gives the same token again."""
+        headers = {"Idempotency-Key": key}
+        return self._post(Joined, "/v1/join", wanted, headers=headers)
+
+    def sign_in_offer(self) -> SignInOffer:
+        """Return how people sign in by the server's provider; raises `NotFound`."""
+        return self._get(SignInOffer, "/v1/sign-in")
+
+    def sign_in(self, wanted: SignIn, key: str) -> SignedIn:
+        """Use what the provider says of somebody; the same `key` gives the same token again."""
+        headers = {"Idempotency-Key": key}
+        return self._post(SignedIn, "/v1/sign-in", wanted, headers=headers)
+
     def own_usage(self) -> OwnUsage:
         """Return what we have stored and on the way, and the quota."""
         return self._get(OwnUsage, "/v1/usage/me")
@@ -104,6 +122,23 @@ class Api:
         """Return the base of a version such as ``v3``, or ``latest``."""
         return self._get(Base, f"/v1/models/{model}/bases/{version}")
 
+    def heads(self, model: str) -> Iterator[HeadMove]:
+        """Yield the moves of a model's head, newest first."""
+        return self._pages(HeadMove, f"/v1/models/{model}/heads")
+
+    def signing_key(self) -> bytes:
+        """Return the public key that bases are signed with, as PEM."""
+        return self.connection.call("GET", "/v1/signing-key").content
+
+    def signature(self, model: str, version: str) -> str:
+        """Return the signature of a base."""
+        return self.connection.call("GET", f"/v1/models/{model}/bases/{version}/signature").text
+
+    def head(self, model: str, nonce: str) -> str:
+        """Return the newest base's name and digest, signed together with `nonce`."""
+        path = f"/v1/models/{model}/head"
+        return self.connection.call("GET", path, params={"nonce": nonce}).text
+
     def evaluations(self, model: str, version: str) -> list[Evaluation]:
         """Return what evaluators measured of a base."""
         path = f"/v1/models/{model}/bases/{version}/evaluations"
@@ -113,9 +148,9 @@ class Api:
         """Hand in what was measured of a base."""
         return self._post(Evaluation, f"/v1/models/{model}/bases/{version}/evaluations", report)
 
-    def suites(self) -> list[RegisteredSuite]:
-        """Return the suites that the Repository knows."""
-        return self._get(list[RegisteredSuite], "/v1/suites")
+    def suites(self) -> Iterator[RegisteredSuite]:
+        """Yield the suites that the Repository knows, newest first."""
+        return self._pages(RegisteredSuite, "/v1/suites")
 
     def suite(self, name: str) -> RegisteredSuite:
         """Return the suite of that name."""
@@ -133,6 +168,19 @@ class Api:
     def round(self, model: str, number: int | str) -> Round:
         """Return a round by its number, or the ``open`` one."""
         return self._get(Round, f"/v1/models/{model}/rounds/{number}")
+
+    def candidates(self, model: str) -> list[Candidate]:
+        """Return the candidates that wait to be measured; for evaluators."""
+        path = f"/v1/models/{model}/candidates"
+        return _parsed(list[Candidate], self.connection.call("GET", path))
+
+    def candidate(self, model: str, identity: str) -> Candidate:
+        """Return one candidate; for evaluators."""
+        return self._get(Candidate, _candidate(model, identity))
+
+    def report_candidate(self, model: str, identity: str, report: EvaluationReport) -> Evaluation:
+        """Hand in what was measured of a candidate."""
+        return self._post(Evaluation, f"{_candidate(model, identity)}/evaluations", report)
 
     def contributions(self, model: str, **filters: str | int) -> Iterator[Contribution]:
         """Yield a model's contributions, newest first, by ``round``, ``state``, ``contributor``."""
@@ -173,6 +221,10 @@ class Api:
         path = f"{_contribution(identity)}/complete"
         return self._post(Contribution, path, timeout=timeout(COMPLETE_SECONDS))
 
+    def withdraw(self, identity: str, withdrawal: Withdrawal) -> Withdrawn:
+        """Take a contribution back."""
+        return self._post(Withdrawn, f"{_contribution(identity)}/withdraw", withdrawal)
+
     def open_file(
         self, model: str, version: str, path: str, start: int = 0, end: int | None = None
     ) -> AbstractContextManager[httpx.Response]:
@@ -183,6 +235,12 @@ class Api:
             Transient: it could not be opened.
         """
         return self._open(f"/v1/models/{model}/bases/{version}/files/{quote(path)}", start, end)
+
+    def open_candidate_file(
+        self, model: str, identity: str, path: str, start: int = 0, end: int | None = None
+    ) -> AbstractContextManager[httpx.Response]:
+        """Open a candidate's file as `open_file` opens a base's."""
+        return self._open(f"{_candidate(model, identity)}/files/{quote(path)}", start, end)
 
     def differences(self, model: str, version: str) -> list[Difference]:
         """Return the differences by which a base's files can be had from its parent's."""
@@ -248,6 +306,10 @@ class Api:
 
 def _contribution(identity: str) -> str:
     return f"/v1/contributions/{quote(identity, safe='')}"
+
+
+def _candidate(model: str, identity: str) -> str:
+    return f"/v1/models/{model}/candidates/{quote(identity, safe='')}"
 
 
 def _suite(name: str) -> str:

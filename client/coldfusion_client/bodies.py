@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from coldfusion_client.bases import Source, base_folder
+from coldfusion_client.bases import base_folder
+from coldfusion_client.source import Source
 from coldfusion_shared.schemas.bases import Base
 
 

@@ -141,6 +141,8 @@ def _token(api: Api, token: str | None) -> Finding:
     except ColdFusionError as error:
         return _failed("token", error)
     said = f"{me.name} ({me.role})"
+    if me.models is not None:
+        said += f" for {', '.join(me.models)}"
     days = None if me.expires_at is None else (me.expires_at - datetime.now(UTC)).days
     if days is not None:
         said += f", expires in {days} d"

@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, overload
 
 from coldfusion_client.adapters import check_sendable, has_adapter
-from coldfusion_client.bases import LATEST, Source, model_name, version_name
+from coldfusion_client.bases import LATEST, model_name, version_name
 from coldfusion_client.cache import Cache, default_cache
-from coldfusion_client.evaluating import Order, Place, evaluate
-from coldfusion_client.evaluating import post as hand_in
+from coldfusion_client.evaluating import evaluate
+from coldfusion_client.evaluation.order import Order, Place
+from coldfusion_client.evaluation.posting import post as hand_in
 from coldfusion_client.forms import FULL, check_form
 from coldfusion_client.memory import saved, unwrapped
 from coldfusion_client.opening import choose, open_api
@@ -30,12 +31,13 @@ from coldfusion_client.permission import check_permission
 from coldfusion_client.pull import pull
 from coldfusion_client.push import push
 from coldfusion_client.reporting import Reporter, Silent
+from coldfusion_client.source import Source
 from coldfusion_client.standing import ModelStatus, OwnStatus, model_status, own_status
 from coldfusion_client.subjects import BaseName, Subject
 from coldfusion_client.submission import await_verdict
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.schemas.bases import Base
-from coldfusion_shared.schemas.contributions import Contribution, Work
+from coldfusion_shared.schemas.contributions import Contribution, Withdrawal, Withdrawn, Work
 from coldfusion_shared.schemas.models import Model
 from coldfusion_shared.schemas.tokens import Whoami
 
@@ -59,6 +61,7 @@ class Client:
         token: str | None = None,
         *,
         cache: Path | str | None = None,
+        key: Path | str | None = None,
         progress: bool | Reporter = False,
     ) -> None:
         """
@@ -70,6 +73,8 @@ class Client:
             token: null: ``COLDFUSION_TOKEN``, else the one that was given to `login`.
             cache: where downloaded files are kept; null: ``COLDFUSION_CACHE``, else the platform's
                 folder for caches.
+            key: file of the public key that its bases are signed with, PEM; null:
+                ``COLDFUSION_KEY``, else the one that was given or met before.
             progress: true: bars and sentences on standard error, as of the command line; or who is
                 told instead.
 
@@ -79,7 +84,8 @@ class Client:
         url, chosen = choose(server, token)
         reporter = _reporter(progress)
         kept = default_cache() if cache is None else Cache(Path(cache))
-        self._source = Source(open_api(url, chosen, reporter.warn), kept, reporter)
+        named = None if key is None else Path(key)
+        self._source = Source(open_api(url, chosen, reporter.warn), kept, reporter, named)
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +137,7 @@ class Client:
             InvalidRequest: `out` holds something that was not pulled from this model.
             Conflict: `out` holds an older base, and somebody changed its files.
             DigestMismatch, StorageFull: it could not be downloaded.
+            KeyChanged, BadSignature, HistoryChanged: it is not proven to be the server's own.
         """
         folder = None if out is None else Path(out)
         return pull(self._source, model_name(model), version_name(version), folder).path
@@ -220,7 +227,8 @@ class Client:
             model if isinstance(model, Path) else BaseName(model_name(model), version_name(version))
         )
         order = Order((subject,), Path(suite), protocol, seeds, post=post)
-        place = Place(self._source.cache, self._source.reporter, self._source.api)
+        source = self._source
+        place = Place(source.cache, source.reporter, source.api, source.key)
         outcome = evaluate(order, place)
         if post:
             hand_in(outcome, place)
@@ -243,7 +251,7 @@ class Client:
             BadModel: the adapter is none that can be contributed.
             UnknownName, InvalidRequest, EncodingRefused: nothing can be sent in that form.
         """
-        check_permission(self._source.api.whoami())
+        check_permission(self._source.api.whoami(), model_name(model))
         trained = unwrapped(finetuned)
         if has_adapter(trained):
             check_sendable(trained)
@@ -261,6 +269,24 @@ class Client:
         found = self._source.api.contribution(identity)
         return await_verdict(self._source.api, found) if wait else found
 
+    def withdraw(
+        self, identity: str, *, erase: bool = False, reason: str | None = None
+    ) -> Withdrawn:
+        """
+        Take a contribution back; what this cannot undo, the answer's `sentence` says.
+
+        Args:
+            identity: the contribution's id.
+            erase: have its stored files deleted at once, for good.
+            reason: why, if it may be known.
+
+        Raises:
+            ContributionNotFound: there is none of that id.
+            Forbidden: it is somebody else's.
+            StateConflict: it was rejected, or its upload expired.
+        """
+        return self._source.api.withdraw(identity, Withdrawal(reason=reason, erase=erase))
+
     @overload
     def status(self) -> OwnStatus: ...
 
@@ -268,7 +294,7 @@ class Client:
     def status(self, model: str) -> ModelStatus: ...
 
     def status(self, model: str | None = None) -> OwnStatus | ModelStatus:
-        """Return how `model` and its open round stand; without it, what is ours in all of them."""
+        """Return how `model` and its round stand; without it, what is ours in all that go on."""
         if model is None:
             return own_status(self._source.api)
         return model_status(self._source.api, model)

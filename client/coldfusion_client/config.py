@@ -35,10 +35,15 @@ class Credentials(BaseModel):
         return found
 
 
-def credentials_file() -> Path:
-    """Return where credentials are kept: ``COLDFUSION_CONFIG`` or the platform's folder."""
+def config_folder() -> Path:
+    """Return ``COLDFUSION_CONFIG`` or the platform's folder for what a program keeps."""
     folder = os.environ.get("COLDFUSION_CONFIG")
-    return (Path(folder) if folder else user_config_path("coldfusion")) / "credentials.json"
+    return Path(folder) if folder else user_config_path("coldfusion")
+
+
+def credentials_file() -> Path:
+    """Return where credentials are kept."""
+    return config_folder() / "credentials.json"
 
 
 def load_credentials(path: Path) -> Credentials:
@@ -110,6 +115,11 @@ def check_token(token: str) -> None:
             "That is no token." if token else "No token was given.",
             hint="Give it at the prompt, with --token, in COLDFUSION_TOKEN or on standard input; "
             "the server's operator makes one with: coldfusion-server token create NAME",
+        )
+    if token.startswith("cfi_"):
+        raise ConfigurationError(
+            "That is the code of an invitation, and no token yet.",
+            hint="Use it with: coldfusion-client join URL CODE",
         )
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
+from coldfusion_client.bases import LATEST, base_file, base_folder, find_base
 from coldfusion_client.bodies import frozen_in
 from coldfusion_client.connection import USER_AGENT
 from coldfusion_client.delivery import Goods, deliver
@@ -33,14 +33,16 @@ from coldfusion_client.newer import NewerBase
 from coldfusion_client.packing import Score
 from coldfusion_client.permission import check_permission
 from coldfusion_client.record import Record, write_record
-from coldfusion_client.reporting import Reporter
+from coldfusion_client.reporting import Reporter, steps_shown
 from coldfusion_client.runs import Run, choose_run, known_task, older_training, working_on
 from coldfusion_client.sizes import body_bytes
+from coldfusion_client.source import Source
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, told
 from coldfusion_client.training import ADAPTER_FOLDER, Data, StepProgress, Trainer
 from coldfusion_shared.errors import InvalidRequest, TrainingFailed
 from coldfusion_shared.finetune import processes
+from coldfusion_shared.finetune.privacy import in_words
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution, Work
 from coldfusion_shared.schemas.models import Policy
@@ -128,6 +130,7 @@ class Outcome:
             "score_before": journal.score_before,
             "score_after": journal.trained.score if journal.trained else None,
             "metrics": journal.trained.metrics if journal.trained else None,
+            "privacy": _privacy(journal),
             "seconds": {kind: round(value, 2) for kind, value in self.seconds.items()},
         }
 
@@ -146,10 +149,10 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
     """
     clock = Stopwatch()
     require_utf8(order.output or Path(), source.cache.root)
-    check_permission(source.api.whoami())
+    check_permission(source.api.whoami(), order.model)
     policy = source.api.model(order.model).policy
     check_encoding(order, policy)
-    newest = find_base(source.api, order.model, LATEST)
+    newest = find_base(source, order.model, LATEST)
     # What the base is decides between kinds of tasks where the data alone do not.
     config = base_file(source, newest, "config.json")
     dataset = trainer.read(order.data, order.settings.seed, config)
@@ -157,7 +160,7 @@ def contribute(order: Order, source: Source, trainer: Trainer) -> Outcome:
         source.reporter.say(note)
 
     with working_on(_choose(order, source, newest, dataset)) as run:
-        base = find_base(source.api, order.model, run.journal.base)
+        base = find_base(source, order.model, run.journal.base)
         if run.journal.trained is None:
             _finetune(order, source, trainer, dataset, base, run, clock)
         else:
@@ -214,7 +217,9 @@ def _finetune(
     with NewerBase(source.api, order.model, base.version, reporter), writing(run.folder):
         with clock.measure("check"):
             _tell_findings(reporter, trainer.check(folder, dataset, order.settings))
-        if run.journal.score_before is None and trainer.can_score(dataset):
+        # A probe learns from the examples, and nothing would hide what its score tells of them.
+        probed = trainer.can_score(dataset) and not order.settings.dp
+        if run.journal.score_before is None and probed:
             reporter.say(f"Scoring {order.model} {base.version} on held-back examples ...")
             with clock.measure("scoring"):
                 run.journal.score_before = _score_before(order, trainer, reporter, folder, dataset)
@@ -222,7 +227,7 @@ def _finetune(
         reporter.say(
             f"Finetuning on {len(dataset.train)} examples of {dataset.name} ({dataset.task}) ..."
         )
-        with clock.measure("training"), _steps(reporter) as progress:
+        with clock.measure("training"), _training_shown(reporter) as progress:
             call_in(base.version, staging)
             trained = trainer.finetune(
                 folder, dataset, order.settings, staging, progress, reporter.say
@@ -255,18 +260,12 @@ def _tell_findings(reporter: Reporter, findings: Iterable[Finding]) -> None:
 
 
 @contextmanager
-def _steps(reporter: Reporter) -> Iterator[StepProgress]:
-    """Yield what a trainer calls; the bar begins with the first call, which knows the total."""
-    with ExitStack() as stack:
-        seen = 0
-        bar = None
+def _training_shown(reporter: Reporter) -> Iterator[StepProgress]:
+    """Yield what a trainer calls."""
+    with steps_shown(reporter, "finetune") as shown:
 
         def progress(done: int, total: int, loss: float) -> None:
-            nonlocal seen, bar
-            if bar is None:
-                bar = stack.enter_context(reporter.bar("finetune", total, "steps"))
-            bar.advance(done - seen, f"loss {loss:.3f}" if isfinite(loss) else "")
-            seen = done
+            shown(done, total, f"loss {loss:.3f}" if isfinite(loss) else "")
 
         yield progress
 
@@ -285,10 +284,25 @@ def _tell_scores(reporter: Reporter, run: Run) -> None:
         f"{f' ({beside})' if beside else ''}. Your model: {run.folder}"
     )
 
+    if trained.privacy:
+        spent = trained.privacy
+        reporter.say(
+            f"What the weights tell of any one training example is bounded by epsilon "
+            f"{in_words(spent.epsilon)} at delta {spent.delta:.1e}. The head and the scores, which "
+            "are not sent, are for you. Another training on the same data adds what it spends; "
+            "sending these weights again adds nothing."
+        )
+
+
+def _privacy(journal: Journal) -> dict[str, Any] | None:
+    trained = journal.trained
+    return trained.privacy.model_dump() if trained and trained.privacy else None
+
 
 def _scorer(order: Order, trainer: Trainer, dataset: TextDataset) -> Score | None:
-    # Of several processes that trained together, only this one is left.
-    if processes.count() > 1:
+    # Of several processes that trained together, only this one is left. With DP-SGD no score of
+    # the data goes out.
+    if processes.count() > 1 or order.settings.dp:
         return None
     return partial(trainer.rescore, dataset=dataset, settings=order.settings)
 
@@ -317,11 +331,13 @@ def _form(order: Order, source: Source, run: Run, base: Base, policy: Policy) ->
         # Where an adapter would mean something else on a newer base, its weights are sent.
         weights = policy.encodings is None or set(policy.encodings) - {LORA}
         chosen = choose_encodings(AUTO, policy, size, speed) if weights else []
-    return Form(chosen, frozen, adapter, order.encoding)
+    return Form(chosen, frozen, adapter, order.encoding, policy.screening)
 
 
 def _work(order: Order, run: Run) -> Work:
     trained = run.journal.trained
+    spent = trained.privacy if trained else None
+    settings = order.settings.as_used() | (spent.as_settings() if spent else {})
     return Work(
         task=trained.task if trained else None,
         # A private file's own name may tell more than its owner wants.
@@ -329,10 +345,11 @@ def _work(order: Order, run: Run) -> Work:
         examples=trained.examples if trained else None,
         metric=trained.metric if trained else None,
         score_before=run.journal.score_before,
-        score_after=trained.score if trained else None,
+        # It is of held-back examples, which no noise protects.
+        score_after=trained.score if trained and not spent else None,
         settings={
             name: ", ".join(value)[:MOST_LETTERS] if isinstance(value, list) else value
-            for name, value in order.settings.as_used().items()
+            for name, value in settings.items()
         },
         client=USER_AGENT,
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from coldfusion_client.bases import Source, find_base
+from coldfusion_client.bases import find_base
 from coldfusion_client.forms import AUTO, LORA, Form
 from coldfusion_client.journal import Submission
 from coldfusion_client.moves import onto_newest
 from coldfusion_client.packing import Score, pack
 from coldfusion_client.runs import Run
+from coldfusion_client.source import Source
 from coldfusion_client.submission import TAKEN, declaration, send
 from coldfusion_client.training import ADAPTER_FOLDER
 from coldfusion_shared.contributions import ContributionState
@@ -65,7 +66,7 @@ def deliver(source: Source, goods: Goods, *, onto_latest: bool) -> Contribution:
     begun = journal.undecided or journal.taken
     if begun is not None:
         with suppress(BaseOutdated):
-            return attempt(find_base(source.api, goods.made_from.model, begun.declaration.base))
+            return attempt(find_base(source, goods.made_from.model, begun.declaration.base))
     return onto_newest(source, goods.made_from, attempt, onto_latest=onto_latest)
 
 

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from coldfusion_client.bases import LATEST, Source, base_file, base_folder, find_base
+from coldfusion_client.bases import LATEST, base_file, base_folder, find_base
 from coldfusion_client.bodies import frozen_in
 from coldfusion_client.contribute import Order, check_encoding
 from coldfusion_client.folder_names import require_utf8
 from coldfusion_client.forms import FULL, LORA, SHARES, choose_encodings
 from coldfusion_client.permission import check_permission
 from coldfusion_client.sizes import adapted_bytes, adapter_bytes, body_bytes
+from coldfusion_client.source import Source
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.training import Say, Trainer
 from coldfusion_shared.errors import InvalidRequest
@@ -116,9 +117,9 @@ def dry_run(order: Order, source: Source, trainer: Planner) -> Plan:
             "A dry run is for one process.", hint="Give the command without torchrun."
         )
     require_utf8(order.output or Path(), source.cache.root)
-    check_permission(source.api.whoami())
+    check_permission(source.api.whoami(), order.model)
     check_encoding(order, source.api.model(order.model).policy)
-    base = find_base(source.api, order.model, LATEST)
+    base = find_base(source, order.model, LATEST)
     config = base_file(source, base, "config.json")
     dataset = trainer.read(order.data, order.settings.seed, config)
     for note in dataset.notes:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from coldfusion_client.disk import write_atomically, writing
-from coldfusion_client.evaluating import Outcome
+from coldfusion_client.evaluation.outcome import Outcome
 from coldfusion_client.extras import needs_train
 
 TABLE, SCORES = "table.md", "scores.json"
@@ -27,8 +27,11 @@ def prepare(folder: Path) -> None:
 
         for name in CHARTS:
             check_format(folder / name)
+        from coldfusion_shared.evaluate.whole_file import remove_left
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    for name in (TABLE, SCORES, BEFORE, COMPARISON):
+        remove_left(folder, name)
 
 
 def write_files(folder: Path, outcome: Outcome) -> list[Path]:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coldfusion_client.bases import Source, base_file, base_folder, find_base
+from coldfusion_client.bases import base_file, base_folder, find_base
+from coldfusion_client.source import Source
 from coldfusion_client.training import Trainer
 from coldfusion_shared.finetune import processes
 
@@ -38,7 +39,7 @@ def follow(order: Order, source: Source, trainer: Trainer) -> None:
     if called is None:
         return
     version, staging = called
-    base = find_base(source.api, order.model, version)
+    base = find_base(source, order.model, version)
     dataset = trainer.read(order.data, order.settings.seed, base_file(source, base, "config.json"))
     folder = base_folder(source, base)
     trainer.finetune(folder, dataset, order.settings, Path(staging), lambda *_: None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from coldfusion_shared.errors import EncodingRefused, InvalidRequest, UnknownName
 from coldfusion_shared.schemas.models import Policy
@@ -37,12 +38,14 @@ class Form:
         frozen: patterns of names of what was not trained.
         adapter: folder of a LoRA adapter that is sent in place of weights; null: none.
         asked: the encoding that was asked for, or `AUTO`.
+        screening: parameters of screening checks, as in the model's policy.
     """
 
     encodings: Sequence[str]
     frozen: tuple[str, ...] = ()
     adapter: Path | None = None
     asked: str = AUTO
+    screening: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def choose_encodings(wanted: str, policy: Policy, size: int, speed: float | None) -> list[str]:

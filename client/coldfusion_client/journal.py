@@ -13,6 +13,28 @@ from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.schemas.contributions import Declaration
 
 
+class PrivacySpent(BaseModel):
+    """What a model's weights may tell of any one training example, by DP-SGD's accounting."""
+
+    epsilon: float
+    delta: float
+    noise: float = Field(description="standard deviation, in multiples of the clip")
+    clip: float = Field(description="length that an example's gradient has at most")
+    sample_rate: float = Field(description="chance of an example to be in a step")
+    steps: int
+
+    def as_settings(self) -> dict[str, float]:
+        """Return it as settings of a contribution's work."""
+        return {
+            "dp_epsilon_spent": self.epsilon,
+            "dp_delta": self.delta,
+            "dp_noise": self.noise,
+            "dp_clip": self.clip,
+            "dp_sample_rate": self.sample_rate,
+            "dp_steps": self.steps,
+        }
+
+
 class Trained(BaseModel):
     """What came out of finetuning."""
 
@@ -26,6 +48,7 @@ class Trained(BaseModel):
     steps: int
     seconds: float
     examples: int = Field(description="that it was trained on")
+    privacy: PrivacySpent | None = Field(default=None, description="null: trained without DP-SGD")
 
 
 class Submission(BaseModel):

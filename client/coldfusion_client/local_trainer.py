@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from coldfusion_client.extras import needs_train
-from coldfusion_client.journal import Trained
+from coldfusion_client.extras import needs_train, require_dp
+from coldfusion_client.journal import PrivacySpent, Trained
 from coldfusion_client.training import Data, Say, StepProgress
 from coldfusion_shared.errors import InvalidRequest
 
@@ -35,18 +35,22 @@ def settings_of(options: Mapping[str, Any]) -> FinetuneSettings:
 
     Raises:
         InvalidRequest: a value makes no sense; every such one is named.
+        MissingExtra: they ask for DP-SGD, and what it needs is not installed.
     """
     from coldfusion_shared.finetune.settings import FinetuneSettings
 
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        return FinetuneSettings(**given)
+        settings = FinetuneSettings(**given)
     except ValidationError as error:
         faults = [f"{_flag(str(one['loc'][0]))}: {one['msg']}" for one in error.errors()]
         raise InvalidRequest(
             f"These settings cannot be used: {'; '.join(faults)}.",
             hint="See coldfusion-client contribute --help",
         ) from None
+    if settings.dp:
+        require_dp()
+    return settings
 
 
 def _flag(setting: str) -> str:
@@ -117,6 +121,7 @@ class LocalTrainer:
             steps=result.steps,
             seconds=result.seconds,
             examples=result.examples,
+            privacy=PrivacySpent(**asdict(result.privacy)) if result.privacy else None,
         )
 
     def check(self, base: Path, dataset: TextDataset, settings: FinetuneSettings) -> list[Finding]:

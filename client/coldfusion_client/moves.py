@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coldfusion_client.bases import LATEST, Source, find_base
+from coldfusion_client.bases import LATEST, find_base
+from coldfusion_client.source import Source
 from coldfusion_shared.errors import BaseOutdated
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.contributions import Contribution
@@ -27,7 +28,7 @@ def onto_newest(
         BaseOutdated: there is a newer base, which may not be used or is outdated again and again.
     """
     for moves_left in reversed(range(MAX_MOVES)):
-        onto = find_base(source.api, made_from.model, LATEST) if onto_latest else made_from
+        onto = find_base(source, made_from.model, LATEST) if onto_latest else made_from
         try:
             return attempt(onto)
         except BaseOutdated as error:

@@ -8,6 +8,7 @@ from typing import Self
 
 from coldfusion_client.api import Api
 from coldfusion_client.reporting import Reporter
+from coldfusion_client.rollbacks import told
 from coldfusion_shared.errors import ColdFusionError
 
 EVERY_SECONDS = 3.0
@@ -51,10 +52,19 @@ class NewerBase:
                 continue  # the training needs no network; the next look may have one
 
     def _look(self) -> None:
-        newest = self.api.model(self.model).current
+        model = self.api.model(self.model)
+        newest = model.current
         if newest == self._told or self._stop.is_set():
             return
         self._told = newest
+        if model.moved is not None and model.moved.kind == "rollback":
+            self.reporter.warn(
+                f"{told(model.moved, self.model)} You finetune {self.version}. When you have "
+                "finished, the Repository tells whether it still takes that; if not, the same "
+                "command with --onto latest puts your update onto the newest base without "
+                "training again."
+            )
+            return
         self.reporter.warn(
             f"{newest} was published while you finetune {self.version}. You can stop now "
             f"(Ctrl-C) and begin with {newest}, or finish and give the same command with "

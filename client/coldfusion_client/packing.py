@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coldfusion_client.bases import Source, base_folder
+from coldfusion_client.bases import base_folder
 from coldfusion_client.bodies import write_contribution
 from coldfusion_client.disk import write_atomically, writing
 from coldfusion_client.forms import LORA, Form
+from coldfusion_client.source import Source
 from coldfusion_shared.errors import (
     BadModel,
     ContributionRejected,
@@ -22,6 +23,7 @@ from coldfusion_shared.errors import (
     TrainingFailed,
 )
 from coldfusion_shared.schemas.bases import Base
+from coldfusion_shared.schemas.contributions import Finding
 
 if TYPE_CHECKING:
     from coldfusion_shared.weights.checkpoint import FileSource
@@ -140,7 +142,7 @@ def pack(
                 "are sent in its place."
             )
         package = _encoded(source, finetuned, made_from, onto, form, folder, score, reference)
-    _screen(source, onto, package)
+    _screen(source, onto, package, form)
     return package
 
 
@@ -308,21 +310,42 @@ def _sources(package: Package, stack: ExitStack) -> dict[str, FileSource]:
     return sources
 
 
-def _screen(source: Source, onto: Base, package: Package) -> None:
+def _screen(source: Source, onto: Base, package: Package, form: Form) -> None:
+    """
+    Do what the server will, but for what compares with others: nobody here has them.
+
+    Raises:
+        ContributionRejected: the server would reject it.
+    """
+    from coldfusion_shared.fusion.executor import threads
+    from coldfusion_shared.screening import known_parameters
     from coldfusion_shared.screening.screen import Encoded, screen
     from coldfusion_shared.weights.checkpoint import Checkpoint
 
     with ExitStack() as stack:
         base = stack.enter_context(Checkpoint.from_folder(base_folder(source, onto)))
         sources = _sources(package, stack)
-        rejections = screen(Encoded(package.encoding, sources, package.frozen), base).rejections
-    if rejections:
+        outcome = screen(
+            Encoded(package.encoding, sources, package.frozen),
+            base,
+            parameters=known_parameters(form.screening),
+            executor=threads(os.cpu_count() or 1),
+        )
+    for finding in outcome.findings:
+        if finding.verdict == "quarantine":
+            source.reporter.warn(f"This will wait for a maintainer's decision: {finding.message}.")
+        elif finding.verdict == "warn":
+            source.reporter.warn(f"This will be taken with a remark: {finding.message}.")
+    if outcome.verdict == "reject":
         for path in package.files.values():
             path.unlink()
-        reasons = "; ".join(finding.message.rstrip(".") for finding in rejections)
-        raise ContributionRejected(
-            f"The finetuned weights would be rejected: {reasons}.",
-            hint="Nothing was sent. Finetune again with other settings; where values are not "
-            "finite, a smaller --lr helps.",
-            tensors=[name for finding in rejections for name in finding.tensors],
-        )
+        raise _rejected(outcome.rejections, outcome.hint)
+
+
+def _rejected(rejections: Sequence[Finding], hint: str | None) -> ContributionRejected:
+    reasons = "; ".join(finding.message.rstrip(".") for finding in rejections)
+    return ContributionRejected(
+        f"The finetuned weights would be rejected: {reasons}.",
+        hint=f"Nothing was sent. {hint or 'Finetune again with other settings.'}",
+        tensors=[name for finding in rejections for name in finding.tensors],
+    )

@@ -3,35 +3,64 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from coldfusion_client.bases import Source, bring, find_base
+from coldfusion_client.bases import LATEST, Found, bring, find_signed
 from coldfusion_client.cache import Cache
-from coldfusion_client.disk import writing
+from coldfusion_client.disk import write_atomically, writing
 from coldfusion_client.place import place
 from coldfusion_client.record import RECORD_FILE, Record, read_record, write_record
+from coldfusion_client.rollbacks import announced, find_rollback, told
+from coldfusion_client.signatures import kept_signature
+from coldfusion_client.source import Source
+from coldfusion_client.trust import unannounced
 from coldfusion_shared.errors import Conflict, InvalidRequest
 from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.models import HeadMove
+from coldfusion_shared.signing.model_signature import MANIFEST_FILE, SIGNATURE_FILE
 from coldfusion_shared.weights.digests import file_sha256
+
+# What is written beside a base's files, so that anybody can verify them; null: nothing is.
+Proof = dict[str, bytes | None]
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did."""
+    """
+    What a pull did.
+
+    Attributes:
+        model: owner/name.
+        version: of the base that the folder has now.
+        path: the folder.
+        digest: of the base's manifest.
+        updated: whether anything was replaced.
+        rolled_back: how the head left the base that the folder still has; null: it did not.
+    """
 
     model: str
     version: str
     path: Path
     digest: str
     updated: bool
+    rolled_back: HeadMove | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it for ``--json``."""
-        return {**asdict(self), "path": str(self.path)}
+        told = {
+            "model": self.model,
+            "version": self.version,
+            "path": str(self.path),
+            "digest": self.digest,
+            "updated": self.updated,
+        }
+        if self.rolled_back is not None:
+            told["rolled_back"] = self.rolled_back.model_dump(mode="json")
+        return told
 
 
 def pull(
@@ -47,23 +76,44 @@ def pull(
         InvalidRequest: `out` holds something that was not pulled from this model.
         Conflict: `out` holds an older base, and somebody changed its files.
         DigestMismatch, StorageFull, ServerUnreachable: it could not be downloaded.
+        KeyChanged, BadSignature, HistoryChanged: it is not proven to be the server's own.
     """
-    base = find_base(source.api, model, version)
     # Where a link leads to: the folder there is replaced, and the link stays.
     folder = (out or Path(model.split("/")[1])).resolve()
     record = _check_folder(folder, model)
+    found = find_signed(source, model, version)
+    base = found.base
     if only_newer and record is not None and _is_newer(folder, record, base):
-        held = record.manifest
-        return Pulled(model, held.version, folder, record.digest, updated=False)
+        held = record.manifest.version
+        left = _left(source, found, held) if version == LATEST else None
+        return Pulled(model, held, folder, record.digest, updated=False, rolled_back=left)
+    if found.move is not None:
+        source.reporter.warn(told(found.move, model))
     updated = record is None or not _is_complete(folder, record, base.digest)
     if record is not None:
         # Hashing takes a while with large models, and only what is replaced can be lost.
         _check_unchanged(folder, record, thoroughly=updated)
+    proof: Proof = {
+        MANIFEST_FILE: base.manifest.canonical(),
+        SIGNATURE_FILE: kept_signature(source.cache, base.digest),
+    }
     if updated:
         bring(source, base.manifest)
         new = Record(server=source.api.server, digest=base.digest, manifest=base.manifest)
-        _fill(source.cache, folder, record, new)
+        _fill(source.cache, folder, record, new, proof)
+    else:
+        _prove(folder, proof)
     return Pulled(model, base.version, folder, base.digest, updated)
+
+
+def _left(source: Source, found: Found, held: str) -> HeadMove | None:
+    """Return how the head left the version that a folder holds; null: no server tells."""
+    if found.head is None:
+        return find_rollback(source.api, found.base.model, held)
+    move = announced(found.head, held)
+    if move is None:
+        raise unannounced(source, held, found.head)
+    return move
 
 
 def _check_folder(folder: Path, model: str) -> Record | None:
@@ -118,17 +168,27 @@ def _size(file: Path) -> int | None:
     return file.stat().st_size if file.is_file() else None
 
 
-def _fill(cache: Cache, folder: Path, old: Record | None, new: Record) -> None:
+def _prove(folder: Path, proof: Proof) -> None:
+    for name, content in proof.items():
+        file = folder / name
+        if content is None:
+            file.unlink(missing_ok=True)
+        elif not file.is_file() or file.read_bytes() != content:
+            write_atomically(file, content)
+
+
+def _fill(cache: Cache, folder: Path, old: Record | None, new: Record, proof: Proof) -> None:
     # Always the same name, so that the next pull removes what a killed one has left.
     fresh = folder.with_name(f".{folder.name}.partial")
     with cache.lock(sha256(str(folder).encode()).hexdigest()), writing(folder.parent):
         try:
             _build(cache, fresh, new.manifest)
             if old is None:
+                _prove(fresh, proof)
                 write_record(fresh, new)
                 _rename(fresh, folder)
             else:
-                _replace(folder, old, fresh, new)
+                _replace(folder, old, fresh, new, proof)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
@@ -154,7 +214,7 @@ def _rename(fresh: Path, folder: Path) -> None:
             shutil.move(path, folder / path.name)
 
 
-def _replace(folder: Path, old: Record, fresh: Path, new: Record) -> None:
+def _replace(folder: Path, old: Record, fresh: Path, new: Record, proof: Proof) -> None:
     """Exchange the files one by one; a record of both bases lets the next pull finish it."""
     before = [*old.manifest.files, *(old.replacing or [])]
     write_record(folder, new.model_copy(update={"replacing": before}))
@@ -164,4 +224,5 @@ def _replace(folder: Path, old: Record, fresh: Path, new: Record) -> None:
         target = folder / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         (fresh / entry.path).replace(target)
+    _prove(folder, proof)
     write_record(folder, new)

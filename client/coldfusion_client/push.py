@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coldfusion_client.bases import Source, base_folder, find_base
+from coldfusion_client.bases import base_folder, find_base
 from coldfusion_client.connection import USER_AGENT
 from coldfusion_client.forms import FULL, LORA, Form, check_form, choose_encodings
 from coldfusion_client.moves import onto_newest
@@ -12,6 +12,7 @@ from coldfusion_client.packing import check_adapter, is_adapter, pack
 from coldfusion_client.record import read_record
 from coldfusion_client.runs import contributed, read_journal
 from coldfusion_client.sizes import body_bytes
+from coldfusion_client.source import Source
 from coldfusion_client.speeds import upload_speed
 from coldfusion_client.submission import await_verdict, declaration, send
 from coldfusion_shared.errors import InvalidRequest
@@ -56,7 +57,7 @@ def push(
     # Put onto another base it would be another file, and go into a second round.
     if journal is not None and journal.model == model and journal.taken:
         raise contributed(folder, journal)
-    made_from = find_base(source.api, model, base or _recorded(folder, model))
+    made_from = find_base(source, model, base or _recorded(folder, model))
 
     form = _form(source, folder, made_from, encoding)
 
@@ -85,11 +86,12 @@ def _form(source: Source, folder: Path, made_from: Base, encoding: str) -> Form:
     # Before a base is brought for nothing.
     if adapter:
         check_adapter(folder)
-        return Form([LORA], adapter=folder)
+        return Form([LORA], adapter=folder, screening=policy.screening)
     weight_files(folder)
     size = body_bytes(base_folder(source, made_from))
     speed = upload_speed(source.cache.root, source.api.server)
-    return Form(choose_encodings(encoding, policy, size, speed))
+    chosen = choose_encodings(encoding, policy, size, speed)
+    return Form(chosen, screening=policy.screening)
 
 
 def _recorded(folder: Path, model: str) -> str:

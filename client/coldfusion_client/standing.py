@@ -1,4 +1,4 @@
-"""How things stand: a model with its open round, and what is ours."""
+"""How things stand: a model with its round that has not ended, and what is ours."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ModelStatus:
 
     Attributes:
         model: the model.
-        round: its open round; null: none is open at this moment.
-        contributions: those to the open round that the token may see, newest first.
+        round: its open round or, while one is under way, that one; null: it has none.
+        contributions: those to that round that the token may see, newest first.
     """
 
     model: Model
@@ -49,7 +49,7 @@ class OwnStatus:
         server: its URL.
         whoami: who the token belongs to.
         usage: what we have stored, and the quota; null: an older server, which has none.
-        contributions: ours to all open rounds.
+        contributions: ours to all rounds that have not ended.
     """
 
     server: str
@@ -70,7 +70,7 @@ class OwnStatus:
 def model_status(api: Api, name: str) -> ModelStatus:
     """Return how the model `name` stands; raises `ModelNotFound`, `InvalidRequest`."""
     model = api.model(model_name(name))
-    number = model.open_round
+    number = _current(api, model)
     if number is None:
         return ModelStatus(model, None, [])
     found = list(api.contributions(model.name, round=number))
@@ -83,10 +83,17 @@ def own_status(api: Api) -> OwnStatus:
     found = [
         contribution
         for model in list(api.models())
-        if model.open_round is not None
-        for contribution in api.contributions(model.name, contributor="me", round=model.open_round)
+        if (number := _current(api, model)) is not None
+        for contribution in api.contributions(model.name, contributor="me", round=number)
     ]
     return OwnStatus(api.server, me, _own_usage(api), found)
+
+
+def _current(api: Api, model: Model) -> int | None:
+    """Return the number of the open round or, as none opens before it ends, of the newest one."""
+    if model.open_round is not None:
+        return model.open_round
+    return next((one.number for one in api.rounds(model.name)), None)
 
 
 def _own_usage(api: Api) -> OwnUsage | None:

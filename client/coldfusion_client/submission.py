@@ -8,18 +8,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from coldfusion_client.api import Api
-from coldfusion_client.bases import Source
 from coldfusion_client.packing import Package
+from coldfusion_client.source import Source
 from coldfusion_client.speeds import note_upload
 from coldfusion_client.transfer.upload import upload
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ContributionRejected, StateConflict, UploadIncomplete
+from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.contributions import Contribution, Declaration, UploadPlan, Work
 from coldfusion_shared.weights.digests import file_entry
 
 IN_SCREENING = frozenset({ContributionState.DECLARED, ContributionState.COMPLETED})
 TAKEN = frozenset(
-    {ContributionState.ACCEPTED, ContributionState.QUARANTINED, ContributionState.FUSED}
+    {
+        ContributionState.ACCEPTED,
+        ContributionState.QUARANTINED,
+        ContributionState.SET_ASIDE,
+        ContributionState.FUSED,
+    }
 )
 
 # Seconds between two looks at a contribution: soon at first, as small models are screened at once.
@@ -84,6 +90,8 @@ def send(
     noted(answer.contribution)
     if answer.contribution.state != ContributionState.DECLARED:
         return answer.contribution
+    if answer.prospect is not None:
+        source.reporter.say(answer.prospect.sentence)
     return _upload(answer.upload, files(), source)
 
 
@@ -163,6 +171,12 @@ def told(api: Api, contribution: Contribution) -> str:
         return f"{name} arrived and will be screened. Ask with: coldfusion-client status " + (
             contribution.id
         )
-    missing = api.round(contribution.model, contribution.round).missing
-    rest = f"{missing} more until it closes" if missing else "it has all that it needs"
-    return f"{name} is accepted for round {contribution.round}; {rest}."
+    if contribution.state == ContributionState.SET_ASIDE:
+        return f"{name} is set aside: {contribution.reason}"
+    current = api.round(contribution.model, contribution.round)
+    if current.state == RoundState.OPEN:
+        needs = current.needs or f"Needs {current.missing} more."
+        return f"{name} is accepted for round {current.number}. {needs}"
+    if contribution.staleness is None:
+        return f"{name} is accepted; it goes into the round after {current.number}."
+    return f"{name} is in round {current.number}, which is {current.state}."

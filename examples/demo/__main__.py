@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import shutil
 import signal
 import sys
@@ -18,19 +19,17 @@ from rich.console import Console
 from rich.status import Status
 
 from coldfusion_shared.errors import ColdFusionError, MissingExtra
-from coldfusion_shared.evaluate import probe
 from examples.demo.community import (
     MODEL,
-    TRAINING,
     Server,
     contribute_all,
     create_model,
-    give_tokens,
-    pull,
+    give_token,
     start_server,
     wait_for_base,
 )
 from examples.demo.data import Member, members
+from examples.demo.measuring import Evaluator
 from examples.demo.processes import DemoFailed, Processes
 from examples.demo.results import Scores, table, write_results
 
@@ -66,14 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(base: str, data: Path | None) -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     (WORK / "logs").mkdir(parents=True)
+    # Each demo's Repository signs by a key of its own, and has the same address.
+    os.environ["COLDFUSION_CONFIG"] = str((WORK / "home" / "evaluator" / "config").absolute())
     people = members(data, WORK / "data")
     with Processes(WORK / "logs") as processes:
         server = start_server(processes, WORK / "repository")
         create_model(processes, server, base, len(people))
         _introduce(server, people)
-        bases, seconds = _rounds(processes, server, people)
+        evaluator = Evaluator(
+            server, give_token(processes, server, "eva", "evaluator"), people, WORK
+        )
+        bases, seconds = _rounds(processes, server, people, evaluator)
         write_results(WORK / "results.json", bases, seconds)
-        _conclude(server, bases, seconds)
+        _conclude(server, bases, seconds, evaluator.verdict())
         if sys.stdout.isatty():
             console.print("\nThe dashboard stays up until you press Ctrl-C.")
             _wait_for_interrupt()
@@ -93,13 +97,15 @@ def _alone() -> Iterator[None]:
 
 
 def _rounds(
-    processes: Processes, server: Server, people: list[Member]
+    processes: Processes, server: Server, people: list[Member], evaluator: Evaluator
 ) -> tuple[list[Scores], dict[str, float]]:
-    tokens = give_tokens(processes, server, people)
+    tokens = {
+        member.name: give_token(processes, server, member.name, "contributor") for member in people
+    }
     seconds: defaultdict[str, float] = defaultdict(float)
     started = time.monotonic()
     with console.status("") as status:
-        bases = [_measure(processes, server, people, "v0", status, seconds)]
+        bases = [_measure(evaluator, "v0", status, seconds)]
         for number in range(1, ROUNDS + 1):
             version = f"v{number}"
             begun = time.monotonic()
@@ -110,33 +116,24 @@ def _rounds(
                 for kind, value in result["seconds"].items():
                     seconds[f"{kind} (sum over contributors)"] += value
             seconds["closing to publication"] += wait_for_base(server, version, status.update)
-            bases.append(_measure(processes, server, people, version, status, seconds))
+            bases.append(_measure(evaluator, version, status, seconds))
     seconds["total"] = time.monotonic() - started
     return bases, dict(seconds)
 
 
 def _measure(
-    processes: Processes,
-    server: Server,
-    people: list[Member],
-    version: str,
-    status: Status,
-    seconds: defaultdict[str, float],
+    evaluator: Evaluator, version: str, status: Status, seconds: defaultdict[str, float]
 ) -> Scores:
-    """Probe a base on everybody's test part, and post the scores as an evaluator does."""
+    """Measure a base on everybody's test part."""
     begun = time.monotonic()
-    status.update(f"pulling {version}")
-    folder = pull(processes, server, version, WORK)
-    scores = {}
-    for member in people:
-        status.update(f"measuring {version} on {member.dataset.name}")
-        result = probe(folder, member.dataset, max_length=int(TRAINING["--max-length"]))
-        scores[member.dataset.name] = result.accuracy
-    report = {"suite": "demo", "protocol": "frozen", "metric": "accuracy", "scores": scores}
-    server.post(f"/models/{MODEL}/bases/{version}/evaluations", report)
+    status.update(f"measuring {version}")
+    found = evaluator.measure(version)
     seconds["measuring"] += time.monotonic() - begun
-    measured = Scores(version, scores)
-    console.print(f"{version} is published; linear probing: {measured.average:.1f} on average")
+    measured = Scores(version, {one.name: one.score for one in found.results}, found.standard_error)
+    error = "" if measured.error is None else f" \u00b1 {measured.error:.1f}"
+    console.print(
+        f"{version} is published; linear probing: {measured.average:.1f}{error} on average"
+    )
     return measured
 
 
@@ -157,10 +154,11 @@ def _tell(number: int, member: Member, result: dict[str, object]) -> None:
     )
 
 
-def _conclude(server: Server, bases: list[Scores], seconds: dict[str, float]) -> None:
+def _conclude(server: Server, bases: list[Scores], seconds: dict[str, float], verdict: str) -> None:
     console.print("\nAccuracy in percent of a linear probe on the frozen body, on test parts that")
     console.print("nobody trained on:\n")
     console.print(table(bases))
+    console.print(f"\n{verdict}")
     console.print(f"\nTook {seconds['total']:.0f} s. Written to {WORK / 'results.json'}.")
     if not sys.stdout.isatty():
         console.print(

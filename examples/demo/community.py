@@ -64,14 +64,9 @@ def create_model(processes: Processes, server: Server, base: str, contributors: 
     processes.run("create", command, {})
 
 
-def give_tokens(processes: Processes, server: Server, members: list[Member]) -> dict[str, str]:
-    """Return a token for each contributor."""
-    return {
-        member.name: processes.run(
-            "token", _token_command(server.data_dir, member.name, "contributor"), {}
-        ).strip()
-        for member in members
-    }
+def give_token(processes: Processes, server: Server, name: str, role: str) -> str:
+    """Return a token for somebody."""
+    return processes.run("token", _token_command(server.data_dir, name, role), {}).strip()
 
 
 def contribute_all(
@@ -115,14 +110,6 @@ def wait_for_base(server: Server, version: str, show: Callable[[str], None]) -> 
         show(f"fusing {version}")
         time.sleep(POLL_SECONDS)
     raise DemoFailed(f"{version} was not published in time", "")
-
-
-def pull(processes: Processes, server: Server, version: str, work: Path) -> Path:
-    """Pull a base as anybody would, and return its folder."""
-    folder = work / "bases" / version
-    command = ["coldfusion-client", "pull", MODEL, "--version", version, "--out", str(folder)]
-    processes.run("pull", command, _environment(server, "", work / "home" / "evaluator"))
-    return folder
 
 
 def _url(process: subprocess.Popen[str]) -> str | None:

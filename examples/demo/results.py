@@ -12,10 +12,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scores:
-    """One base's accuracy by task, in percent, measured by linear probing."""
+    """
+    One base's accuracy by task, in percent, measured by linear probing.
+
+    Attributes:
+        version: of the base.
+        tasks: accuracy by task.
+        error: standard error of the average, in points.
+    """
 
     version: str
     tasks: dict[str, float]
+    error: float | None
 
     @property
     def average(self) -> float:
@@ -51,6 +59,7 @@ def write_results(path: Path, bases: Sequence[Scores], seconds: dict[str, float]
             {
                 "version": base.version,
                 "average": round(base.average, 2),
+                "standard_error": None if base.error is None else round(base.error, 2),
                 "tasks": {task: round(score, 2) for task, score in base.tasks.items()},
             }
             for base in bases

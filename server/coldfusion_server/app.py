@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import cache, partial
 
-from fastapi import FastAPI, Security
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from coldfusion_server.api import (
+    audit,
     bases,
+    candidates,
     contributions,
     events,
     fusion,
+    invitations,
     models,
+    replays,
     rounds,
     server,
+    sign_in,
+    signing,
     suites,
     uploads,
     usage,
 )
 from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
+from coldfusion_server.api.guessing import Guesses
+from coldfusion_server.api.rate_limits import RateLimits
+from coldfusion_server.api.refusals import Refusals
 from coldfusion_server.api.responses import add_handlers
 from coldfusion_server.dashboard import cards
 from coldfusion_server.dashboard.install import add_dashboard
@@ -53,15 +65,30 @@ ROUTES = (
     bases,
     cards,
     rounds,
+    replays,
+    candidates,
     contributions,
     uploads,
     suites,
+    signing,
     usage,
+    invitations,
+    sign_in,
+    audit,
     events,
 )
 
 # The reader of events may end what it does; a database that is away is not waited for.
 READ_SECONDS = 1
+
+
+class _Application(FastAPI):
+    """Has its gate before everything else: what fails inside is answered through it, too."""
+
+    gate: Callable[[ASGIApp], ASGIApp]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self.gate(super().build_middleware_stack())
 
 
 def create_app(context: Context) -> FastAPI:
@@ -79,7 +106,7 @@ def create_app(context: Context) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await reader
 
-    app = FastAPI(
+    app = _Application(
         title="coldfusion",
         version=__version__,
         description=DESCRIPTION,
@@ -91,9 +118,20 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.broker = broker
-    for module in ROUTES:
-        app.include_router(module.router, responses=ERRORS, dependencies=[Security(BEARER)])  # type: ignore[arg-type]
+    refusals = Refusals(context, context.seconds)
+    app.state.guesses = Guesses(context.settings.wrong_tokens, context.seconds, refusals.tell)
+    app.router.routes.extend(_routes())
     add_handlers(app)
     add_dashboard(app)
-    app.add_middleware(Gate, context=context)
+    rates = RateLimits(context.settings, context.seconds)
+    app.gate = partial(Gate, context=context, rates=rates, guesses=app.state.guesses)
     return app
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the API's routes, the same for all applications: to analyse them takes a while."""
+    router = APIRouter()
+    for module in ROUTES:
+        router.include_router(module.router, responses=ERRORS, dependencies=[Security(BEARER)])  # type: ignore[arg-type]
+    return router.routes

@@ -68,6 +68,8 @@ def _collect(ctx: Context, holder: str) -> bool:
         # A fault of ours must not end the thread: the store would fill up without a word.
         log.exception("garbage collection failed")
         return False
+    for sentence in found.damaged:
+        log.error("garbage of its model stays", why=sentence)
     log.info(
         "garbage collected",
         **{reason.value.replace(" ", "_"): heap.objects for reason, heap in found.garbage.items()},

@@ -1,4 +1,4 @@
-"""The evaluator: measures every base with one suite, in a process of its own."""
+"""The evaluator: measures bases and candidates with one suite, in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
 from coldfusion_server.services.measuring import Measure, Task, measure_next, sweep
 from coldfusion_server.services.tokens import built_in
 from coldfusion_shared.errors import ColdFusionError, ConfigurationError, MissingExtra
-from coldfusion_shared.schemas.evaluations import EvaluationReport, ProtocolName, Suite
+from coldfusion_shared.schemas.evaluations import (
+    OWN_EVALUATOR,
+    EvaluationReport,
+    ProtocolName,
+    Suite,
+)
 from coldfusion_shared.schemas.tokens import Role
 
 if TYPE_CHECKING:
@@ -30,8 +35,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# What the evaluator's evaluations are signed with.
-NAME = "repository"
 # In the data folder: features and results that are kept, and bases while they are measured.
 FOLDER = "evaluations"
 NEEDED = ("torch", "transformers", "sklearn", "yaml")
@@ -54,15 +57,20 @@ def check_startable(suite: Path) -> None:
 
 
 def prepare(
-    ctx: Context, suite: Suite, protocol: ProtocolName, measure: Callable[[Path], Measure]
+    ctx: Context,
+    suite: Suite,
+    protocol: ProtocolName,
+    seeds: int,
+    measure: Callable[[Path], Measure],
 ) -> Task:
     """
-    Register the suite and return what to do with every base.
+    Register the suite and return what to do with bases and candidates.
 
     Args:
         ctx: the service's surroundings.
         suite: with all its digests.
         protocol: how to measure.
+        seeds: with how many seeds; what has fewer is measured again.
         measure: makes what measures, from the folder that features and results are kept in.
 
     Raises:
@@ -78,9 +86,9 @@ def prepare(
             f"The folder {str(folder)!r} cannot be used: {error.strerror}.",
             hint="Choose another data folder with --data-dir.",
         ) from None
-    who = built_in(ctx, NAME, Role.EVALUATOR)
+    who = built_in(ctx, OWN_EVALUATOR, Role.EVALUATOR)
     suites.register(ctx, suite.name, suite, who)
-    what = Measurement(suite.name, suite.digest(), protocol)
+    what = Measurement(suite.name, suite.digest(), protocol, seeds, who.contributor_id)
     return Task(what, measure(folder / "kept"), folder / "bases", who)
 
 
@@ -88,18 +96,29 @@ def measuring(
     loaded: LoadedSuite, protocol: ProtocolName, seeds: Sequence[int]
 ) -> Callable[[Path], Measure]:
     """Return what `prepare` takes: the shared runner, with this suite and these seeds."""
+    from coldfusion_shared.evaluate.comparison import compare
+    from coldfusion_shared.evaluate.results import Evaluated
     from coldfusion_shared.evaluate.runner import evaluate_base
     from coldfusion_shared.evaluate.software import software
 
     def keeping(kept: Path) -> Measure:
-        def measure(folder: Path, moved: Callable[[], None]) -> EvaluationReport:
+        def evaluated(folder: Path, moved: Callable[[], None]) -> Evaluated:
             def progress(done: float, total: int, now: str) -> None:
                 moved()
 
-            evaluated = evaluate_base(
+            return evaluate_base(
                 folder, loaded, protocol, seeds, kept, progress, lambda note: log.info(note)
             )
-            return evaluated.report(software(SOFTWARE))
+
+        def measure(
+            folder: Path, moved: Callable[[], None], base: Path | None = None
+        ) -> EvaluationReport:
+            found, by = evaluated(folder, moved), software(SOFTWARE)
+            if base is None:
+                return found.report(by)
+            # What was measured of the base before is kept, so this takes a moment.
+            before = evaluated(base, moved)
+            return found.report(by, compare(before, found).negative_flips)
 
         return measure
 
@@ -110,7 +129,7 @@ def run_evaluator(ctx: Context, stop: Event, task: Task) -> None:
     """
     Work until `stop` is set. Any number of evaluators may run; leases keep them apart.
 
-    A base that is in hand then is left, and its lease given back; what was measured of it is kept.
+    What is in hand then is left, and its lease given back; what was measured of it is kept.
     """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     with Heartbeat(ctx.settings, Part.EVALUATOR, stop) as pulse, suppress(WorkStopped):
@@ -121,7 +140,7 @@ def run_evaluator(ctx: Context, stop: Event, task: Task) -> None:
 
 
 def evaluate_once(ctx: Context, task: Task, holder: str) -> bool:
-    """Measure one base; return whether there was any."""
+    """Measure one base or candidate; return whether there was any."""
     try:
         measured = measure_next(ctx, task, holder)
         if not measured:
@@ -133,11 +152,11 @@ def evaluate_once(ctx: Context, task: Task, holder: str) -> bool:
         # The database is away for a while; a pause keeps the log short.
         log.error("evaluator", error=error.message)
     except Exception:
-        # A fault of ours with one base must not end the process that measures all others.
+        # A fault of ours with one model must not end the process that measures all others.
         log.exception("evaluator")
     return False
 
 
 def try_again(ctx: Context, task: Task) -> None:
-    """Let bases that were left after failures be tried again."""
+    """Let what was left after failures be tried again."""
     evaluation_tries.forget(ctx, task.what)

@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 
 from coldfusion_server.app import create_app
+from coldfusion_server.connections import protocol_of
 from coldfusion_server.db.migrate import check_revision, migrate
 from coldfusion_server.log import configure_logging
 from coldfusion_server.scheduler import run_scheduler
@@ -23,7 +24,7 @@ from coldfusion_server.services.context import Context, open_context
 from coldfusion_server.services.identity import claim_store
 from coldfusion_server.services.tokens import create_first_token
 from coldfusion_server.settings import Settings
-from coldfusion_server.supervisor import end_with_parent, supervise
+from coldfusion_server.supervisor import END_SECONDS, end_with_parent, supervise
 from coldfusion_server.worker import run_worker
 from coldfusion_shared.errors import ConfigurationError, PortInUse
 
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 # A fuse is not waited for: whoever starts next goes on with it.
 JOIN_SECONDS = 3
+# An evaluator is: it has its own time to end, and some to be seen ending.
+PATIENCE = {supervise.__name__: END_SECONDS + 1}
 LAST_CHUNK_SECONDS = 8
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5
@@ -50,6 +53,7 @@ class Repository:
         worker: bool = True,
         first_token: bool = True,
         evaluator: Sequence[str] | None = None,
+        evaluator_once: Sequence[str] = (),
     ) -> None:
         """
         Prepare everything that can fail: folder, database, port.
@@ -60,6 +64,7 @@ class Repository:
             worker: whether to screen and fuse in this process.
             first_token: whether to make an admin's token if there is no token yet.
             evaluator: the command of an evaluator to run beside; it calls `give_way`.
+            evaluator_once: more arguments of it, for its first start alone.
 
         Raises:
             ConfigurationError, DataFolderTooNew, PortInUse: it cannot start; the message says why.
@@ -81,9 +86,9 @@ class Repository:
             for target in targets
         ]
         if evaluator is not None:
-            arguments = ("evaluator", evaluator, self.stop)
+            arguments = ("evaluator", evaluator, self.stop, evaluator_once)
             self.threads.append(
-                Thread(target=supervise, args=arguments, daemon=True, name="supervise")
+                Thread(target=supervise, args=arguments, daemon=True, name=supervise.__name__)
             )
 
     @property
@@ -105,7 +110,7 @@ class Repository:
         self.stop.set()
         for thread in self.threads:
             if thread.is_alive():
-                thread.join(JOIN_SECONDS)
+                thread.join(PATIENCE.get(thread.name, JOIN_SECONDS))
         self.socket.close()
         self.context.close()
 
@@ -116,6 +121,9 @@ class Repository:
         app = create_app(self.context)
         config = uvicorn.Config(
             app,
+            http=protocol_of(self.context.settings),
+            # There are none: what asks for one is answered as if it had not.
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,

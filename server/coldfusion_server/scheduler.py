@@ -9,7 +9,7 @@ from threading import Event
 import structlog
 
 from coldfusion_server.collector import collector
-from coldfusion_server.services import contributions, rounds
+from coldfusion_server.services import closing, contributions
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
 from coldfusion_shared.errors import ColdFusionError
@@ -27,7 +27,7 @@ def run_scheduler(ctx: Context, stop: Event) -> None:
         ctx = replace(ctx, pulse=pulse)
         while not stop.wait(ctx.settings.scheduler_seconds):
             try:
-                rounds.close_due(ctx)
+                closing.close_due(ctx)
                 contributions.expire_uploads(ctx)
                 now = ctx.now().timestamp()
                 if now - cleaned_at > CLEANING_SECONDS:

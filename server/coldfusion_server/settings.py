@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -17,6 +20,18 @@ from coldfusion_shared.errors import ConfigurationError
 
 FILE_NAME = "settings.toml"
 MIB = 2**20
+# What a provider may make of somebody: admins are made where the server runs, as everywhere.
+ProvidedRole = Literal["reader", "contributor", "evaluator", "maintainer"]
+
+
+def _from_json(value: Any) -> Any:
+    """Read a table where it was written as JSON: a variable of the environment has no other way."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('it is no JSON object such as {"staff": "contributor"}') from None
 
 
 class Settings(BaseSettings):
@@ -32,7 +47,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default=Path("coldfusion-data"),
-        description="folder of the embedded database, the objects and the signing secret",
+        description="folder of the embedded database, the objects and the keys",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
@@ -53,12 +68,22 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         default="127.0.0.1",
         description="addresses and networks, with commas between, whose X-Forwarded headers are "
-        "believed; *: all",
+        "believed; *: all, and what clients write there, unless the proxy replaces it",
     )
     secret: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         default=None,
         description="key that signs upload URLs and browser sessions, the same for all processes; "
         "not set: made once and kept in the data folder",
+    )
+    signing_key_file: Path | None = Field(
+        default=None,
+        description="private key that bases are signed with, PEM, P-256; not set: signing-key.pem "
+        "in the data folder, made once",
+    )
+    signing_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+        default=None,
+        description="random text that the key is derived from instead, the same for all processes; "
+        "for where they share no file",
     )
     s3_bucket: str | None = Field(
         default=None, description="bucket of the objects; not set: the data folder keeps them"
@@ -105,6 +130,11 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=MIB, description="largest request body, upload parts apart"
     )
+    address_requests: Annotated[int, Field(ge=1)] = Field(
+        default=256,
+        description="requests, and connections where no trusted proxy is between, that one address "
+        "may have at a time, event streams among them; of IPv6 a network /64 is one address",
+    )
     min_free_bytes: Annotated[int, Field(ge=0)] = Field(
         default=256 * MIB, description="free disk space under which no upload is taken"
     )
@@ -114,6 +144,82 @@ class Settings(BaseSettings):
     )
     quota_uploads: Annotated[int, Field(ge=1)] | None = Field(
         default=20, description="unfinished uploads that one contributor may have at a time"
+    )
+    quota_round: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="contributions that one contributor may send to one round; not set: any",
+    )
+    quota_day: Annotated[int, Field(ge=1)] | None = Field(
+        default=1000,
+        description="contributions that one contributor may declare in 24 hours, over all models, "
+        "whatever becomes of them",
+    )
+    quota_day_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="bytes that one contributor may declare in 24 hours; not set: any"
+    )
+    rate_per_address: Annotated[int, Field(ge=0)] = Field(
+        default=3000,
+        description="requests a minute from one address, of which all may come at once, the parts "
+        "of uploads apart; 0: any",
+    )
+    rate_per_token: Annotated[int, Field(ge=0)] = Field(
+        default=1200, description="requests a minute with one token, likewise; 0: any"
+    )
+    wrong_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=10,
+        description="wrong tokens and codes of invitations from one address, or for one token, "
+        "before each further one has to wait; 0: any",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="URL of the OpenID Connect provider that people may sign in by, as it writes "
+        "it itself; not set: by tokens alone",
+    )
+    oidc_client_id: str | None = Field(
+        default=None, description="id of the dashboard at the provider, which gives it out"
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="the secret that goes with it; not set: a public client has none"
+    )
+    oidc_device_client_id: str | None = Field(
+        default=None,
+        description="id at the provider of coldfusion-client, a public client that may use the "
+        "device grant; not set: login --device is not offered",
+    )
+    oidc_name: Annotated[str, Field(min_length=1, max_length=40)] = Field(
+        default="single sign-on", description="what the dashboard's button calls the provider"
+    )
+    oidc_scopes: str = Field(
+        default="openid profile email",
+        description="scopes to ask for, with spaces between, openid among them",
+    )
+    oidc_name_claim: str = Field(
+        default="preferred_username",
+        description="claim that a newcomer is named after; of an e-mail address, what is before @",
+    )
+    oidc_role_claim: str = Field(
+        default="groups",
+        description="claim that decides the role, with dots where it lies inside another one",
+    )
+    oidc_roles: Annotated[dict[str, ProvidedRole], NoDecode, BeforeValidator(_from_json)] = Field(
+        default={},
+        description="role by what that claim holds, as JSON or a table: of several that fit the "
+        "first; reader, contributor, evaluator or maintainer",
+    )
+    oidc_default_role: Literal["none", "reader", "contributor"] = Field(
+        default="none",
+        description="role of whom none of those fits: none (no sign-in), reader or contributor",
+    )
+    oidc_domains: str = Field(
+        default="",
+        description="domains, with commas between, of the e-mail addresses that may sign in, as "
+        "far as the provider has verified them; empty: any, or none",
+    )
+    oidc_session_hours: Annotated[float, Field(gt=0, le=24 * 7)] = Field(
+        default=12.0, description="hours after which a browser has to sign in again"
+    )
+    oidc_token_hours: Annotated[float, Field(gt=0, le=24 * 366)] = Field(
+        default=24.0 * 7, description="hours for which the token of login --device is good"
     )
     gc_hours: Annotated[float, Field(ge=0)] = Field(
         default=24.0, description="hours between two garbage collections; 0: only by hand"
@@ -144,6 +250,11 @@ class Settings(BaseSettings):
     fuse_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="threads of a fuse; not set: one for each core"
     )
+    fault_point: str | None = Field(
+        default=None,
+        description="for the project's own tests, which say so by COLDFUSION_UNDER_TEST=1: where "
+        "the process kills itself",
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_json: bool = Field(default=False, description="write logs as JSON lines")
 
@@ -160,6 +271,12 @@ class Settings(BaseSettings):
         folder = init_settings().get("data_dir") or env_settings().get("data_dir")
         file = Path(folder or cls.model_fields["data_dir"].default) / FILE_NAME
         return (init_settings, TomlConfigSettingsSource(settings_cls, file), env_settings)
+
+    @model_validator(mode="after")
+    def _check_under_test(self) -> Settings:
+        if self.fault_point is not None and os.environ.get("COLDFUSION_UNDER_TEST") != "1":
+            raise ValueError("fault_point is for tests alone; take it out")
+        return self
 
     @property
     def needs_folder(self) -> bool:

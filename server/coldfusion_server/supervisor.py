@@ -19,12 +19,12 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 STEADY_SECONDS = 600.0
 # What a child gets to leave its work.
-END_SECONDS = 2.0
+END_SECONDS = 8.0
 # What one without a parent gets: a step inside a library may not be interrupted before.
 ORPHAN_SECONDS = 20
 
 
-def supervise(name: str, command: Sequence[str], stop: Event) -> None:
+def supervise(name: str, command: Sequence[str], stop: Event, once: Sequence[str] = ()) -> None:
     """
     Keep the process of `command` running until `stop` is set, then end it.
 
@@ -35,11 +35,13 @@ def supervise(name: str, command: Sequence[str], stop: Event) -> None:
         name: what the log calls it.
         command: the program and its arguments.
         stop: ends both.
+        once: more arguments, for the first start alone.
     """
-    pause = FIRST_PAUSE
+    pause, more = FIRST_PAUSE, once
     while not stop.is_set():
         begun = time.monotonic()
-        status = _run(name, command, stop)
+        status = _run(name, [*command, *more], stop)
+        more = ()
         if stop.is_set():
             return
         if time.monotonic() - begun > STEADY_SECONDS:

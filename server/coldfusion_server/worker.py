@@ -1,4 +1,4 @@
-"""The worker: screens what has arrived and fuses what was closed, one piece of work at a time."""
+"""The worker: screens what has arrived, fuses what was closed or is replayed, piece by piece."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from threading import Event
 
 import structlog
 
+from coldfusion_server.services import closing
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.differences import make_next
-from coldfusion_server.services.fusing import fuse_next
 from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
+from coldfusion_server.services.publishing import go_on_next
+from coldfusion_server.services.replaying import replay_next
 from coldfusion_server.services.screening import screen_next
 from coldfusion_shared.errors import ColdFusionError
 
@@ -31,15 +33,28 @@ def run_worker(ctx: Context, stop: Event) -> None:
     with Heartbeat(ctx.settings, Part.WORKER, stop) as pulse, suppress(WorkStopped):
         ctx = replace(ctx, pulse=pulse)
         while not stop.is_set():
-            if not work_once(ctx, holder):
+            if work_once(ctx, holder):
+                _close_due(ctx)
+            else:
                 stop.wait(ctx.settings.worker_seconds)
+
+
+def _close_due(ctx: Context) -> None:
+    """Close what the work has made complete at once, rather than wait for a scheduler's look."""
+    try:
+        closing.close_due(ctx)
+    except ColdFusionError as error:
+        # The scheduler does it, when the database is back.
+        log.error("worker", error=error.message)
 
 
 def work_once(ctx: Context, holder: str) -> bool:
     """Do one piece of work; return whether there was any."""
     try:
         # Fusing first: a flood of uploads must not hold up a round that is closed.
-        worked = fuse_next(ctx, holder) or screen_next(ctx, holder)
+        worked = go_on_next(ctx, holder) or screen_next(ctx, holder)
+        # A replay takes as long as all its rounds took: whoever contributes does not wait for it.
+        worked = worked or replay_next(ctx, holder)
         if not worked:
             # Nobody waits for these: they are made where there is nothing else to do.
             make_next(ctx, holder)

@@ -15,6 +15,7 @@ class ContributionState(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     QUARANTINED = "quarantined"
+    SET_ASIDE = "set_aside"
     FUSED = "fused"
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
@@ -42,8 +43,20 @@ TRANSITIONS: dict[ContributionState, frozenset[ContributionState]] = {
         {ContributionState.ACCEPTED, ContributionState.REJECTED, ContributionState.WITHDRAWN}
     ),
     ContributionState.ACCEPTED: frozenset(
-        {ContributionState.FUSED, ContributionState.REJECTED, ContributionState.WITHDRAWN}
+        {
+            ContributionState.FUSED,
+            ContributionState.SET_ASIDE,
+            ContributionState.REJECTED,
+            # Those that came later show that it sticks out of its round.
+            ContributionState.QUARANTINED,
+            ContributionState.WITHDRAWN,
+        }
     ),
+    # Its round was rejected by the gate; a maintainer may have it fused again.
+    ContributionState.SET_ASIDE: frozenset(
+        {ContributionState.ACCEPTED, ContributionState.REJECTED, ContributionState.WITHDRAWN}
+    ),
+    # What was fused stays part of the bases that it went into; a replay makes others without it.
     ContributionState.FUSED: frozenset({ContributionState.WITHDRAWN}),
     ContributionState.REJECTED: frozenset(),
     ContributionState.WITHDRAWN: frozenset(),

@@ -6,13 +6,16 @@ Every error that we raise on purpose, as a tree:
   x InvalidTransition
   x NotFound
     · ModelNotFound, BaseNotFound, FileNotInBase, RoundNotFound, ContributionNotFound,
-      TokenNotFound, SuiteNotFound
-  x Unauthenticated, TokenExpired, Forbidden, QuotaExceeded
+      TokenNotFound, SuiteNotFound, CandidateNotFound, ReplayNotFound, InvitationNotFound
+  x Unauthenticated, TokenExpired, TokenRevoked, Forbidden, QuotaExceeded
+  x InvitationRefused (a code that does not let its bearer in)
+  x SignInRefused, ProviderUnavailable (signing in by a provider of identities)
+  x RateLimited (too many requests, or wrong tokens)
   x InvalidRequest
   x Conflict
     · ModelExists, BaseOutdated, AlreadyContributed, IdempotencyMismatch,
-      StateConflict, RoundNotClosable, UploadIncomplete, LeaseLost, SuiteChanged
-  x TooLarge
+      StateConflict, RoundNotClosable, UploadIncomplete, LeaseLost, SuiteChanged, NameTaken
+  x TooLarge, TooSlow
   x UploadRefused (an upload URL is wrong, expired, or its body is not what it signs)
   x BadWeights
     · MalformedWeights, IncompatibleWeights, NonFiniteWeights, UndecodableUpdate, EncodingRefused,
@@ -21,11 +24,14 @@ Every error that we raise on purpose, as a tree:
   x BadData (a contributor's data set)
   x BadSuite (a suite file, or data that it names)
   x BadBackup (a backup of a database)
+  x AuditBroken (the audit log is not what was written)
   x TrainingFailed, EvaluationFailed
   x StorageFull, StorageUnavailable, DatabaseUnavailable
   x ServerUnreachable, ServerError (seen from a client)
+  x Untrusted (what a Repository says is not proven to be its own)
+    · BadSignature, KeyChanged, HistoryChanged
   x ConfigurationError
-    · PortInUse, DataFolderTooNew
+    · PortInUse, DataFolderTooNew, BadKey
 
 `code` is stable and travels over the wire; the server's `api/errors.py` gives each its HTTP status,
 the client's `cli/errors.py` its exit code. `message` says what is wrong, `hint` what to do next.
@@ -43,7 +49,12 @@ class ColdFusionError(Exception):
     code: ClassVar[str] = "internal"
 
     def __init__(
-        self, message: str, *, hint: str | None = None, tensors: Sequence[str] = ()
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        tensors: Sequence[str] = (),
+        retry_after: int | None = None,
     ) -> None:
         """
         Keep what is wrong and what to do about it.
@@ -52,11 +63,13 @@ class ColdFusionError(Exception):
             message: one sentence for the person who has to act on it.
             hint: what to do next, often a command to type.
             tensors: names of the tensors that are at fault, where tensors are.
+            retry_after: seconds after which the same may go well, where that is known.
         """
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.tensors = tuple(tensors)
+        self.retry_after = retry_after
 
 
 class UnknownName(ColdFusionError):
@@ -139,6 +152,24 @@ class SuiteNotFound(NotFound):
     code = "suite_not_found"
 
 
+class CandidateNotFound(NotFound):
+    """The model has no such candidate, or it has been given up."""
+
+    code = "candidate_not_found"
+
+
+class ReplayNotFound(NotFound):
+    """The model has no such replay."""
+
+    code = "replay_not_found"
+
+
+class InvitationNotFound(NotFound):
+    """There is no such invitation, or it is none of the caller's business."""
+
+    code = "invitation_not_found"
+
+
 class Unauthenticated(ColdFusionError):
     """No valid token came with the request."""
 
@@ -151,16 +182,46 @@ class TokenExpired(ColdFusionError):
     code = "token_expired"
 
 
+class TokenRevoked(ColdFusionError):
+    """The token was good until somebody revoked it."""
+
+    code = "token_revoked"
+
+
 class Forbidden(ColdFusionError):
-    """The token is good, but its role may not do this."""
+    """The token is good, but its role, or the models that it is for, do not allow this."""
 
     code = "forbidden"
 
 
 class QuotaExceeded(ColdFusionError):
-    """The contributor has as much stored, or on its way, as this Repository allows."""
+    """The contributor has sent, or has stored, as much as this Repository allows."""
 
     code = "quota_exceeded"
+
+
+class InvitationRefused(ColdFusionError):
+    """The code of an invitation is wrong, was used before, has expired or was revoked."""
+
+    code = "invitation_refused"
+
+
+class SignInRefused(ColdFusionError):
+    """What a provider says of somebody is not proven, not meant for here, or not enough."""
+
+    code = "sign_in_refused"
+
+
+class ProviderUnavailable(ColdFusionError):
+    """The provider by which people sign in does not answer, or with something that is no answer."""
+
+    code = "provider_unavailable"
+
+
+class RateLimited(ColdFusionError):
+    """Too many requests, or too many wrong tokens, came in a short time; it passes."""
+
+    code = "rate_limited"
 
 
 class InvalidRequest(ColdFusionError):
@@ -229,10 +290,22 @@ class SuiteChanged(Conflict):
     code = "suite_changed"
 
 
+class NameTaken(Conflict):
+    """Another contributor has that name, or the Repository itself."""
+
+    code = "name_taken"
+
+
 class TooLarge(ColdFusionError):
     """A body or a file is larger than allowed."""
 
     code = "too_large"
+
+
+class TooSlow(ColdFusionError):
+    """A body does not arrive, or only in drops."""
+
+    code = "too_slow"
 
 
 class UploadRefused(ColdFusionError):
@@ -313,6 +386,12 @@ class BadBackup(ColdFusionError):
     code = "bad_backup"
 
 
+class AuditBroken(ColdFusionError):
+    """An entry of the audit log was changed, removed or put in."""
+
+    code = "audit_broken"
+
+
 class TrainingFailed(ColdFusionError):
     """Finetuning could not be finished."""
 
@@ -355,6 +434,30 @@ class ServerError(ColdFusionError):
     code = "server_error"
 
 
+class Untrusted(ColdFusionError):
+    """What is said to come from a Repository is not proven to."""
+
+    code = "untrusted"
+
+
+class BadSignature(Untrusted):
+    """A signature is missing, wrong, or made for something else."""
+
+    code = "bad_signature"
+
+
+class KeyChanged(Untrusted):
+    """It was signed, but with another key than the one that is trusted."""
+
+    code = "key_changed"
+
+
+class HistoryChanged(Untrusted):
+    """A base that was published before is another one now, or was taken back without a word."""
+
+    code = "history_changed"
+
+
 class ConfigurationError(ColdFusionError):
     """A setting cannot be used."""
 
@@ -371,6 +474,12 @@ class DataFolderTooNew(ConfigurationError):
     """The data folder was written by a newer version."""
 
     code = "data_folder_too_new"
+
+
+class BadKey(ConfigurationError):
+    """A file, or a setting, does not hold a key that can be used."""
+
+    code = "bad_key"
 
 
 def all_errors(root: type[ColdFusionError] = ColdFusionError) -> list[type[ColdFusionError]]:

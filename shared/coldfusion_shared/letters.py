@@ -1,8 +1,23 @@
-"""Texts of others where room is scarce: in columns of a terminal, beside a drawing."""
+"""Texts of others in a terminal, which they must not command, and where room is scarce."""
 
 from __future__ import annotations
 
 import unicodedata
+
+# Control and format characters (colours, cursor moves, right-to-left overrides), surrogates.
+_HOSTILE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def clean(text: str) -> str:
+    """Return `text`, which somebody else wrote, as one line that a terminal only shows."""
+    return harmless(" ".join(text.split()))
+
+
+def harmless(text: str) -> str:
+    """Return `text`, lines and tabs in which are ours, without what a terminal acts upon."""
+    return "".join(
+        char for char in text if char in "\n\t" or unicodedata.category(char) not in _HOSTILE
+    )
 
 
 def width(text: str) -> int:

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from coldfusion_client.api import Api
-from coldfusion_client.bases import Source
 from coldfusion_client.cache import Cache
 from coldfusion_client.connection import Connection
 from coldfusion_client.patience import Patience
+from coldfusion_client.source import Source
 from tests.client.helpers import SERVER, Notes, model_files
 from tests.client.repository import TOKEN, Repository, served
 

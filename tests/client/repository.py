@@ -20,10 +20,17 @@ from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.contributions import Contribution, Declaration
 from coldfusion_shared.schemas.evaluations import EvaluationReport, Suite
 from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.signing.heads import Head, TakenBack, sign_head
+from coldfusion_shared.signing.keys import SigningKey
+from coldfusion_shared.signing.model_signature import sign_base
 
 TOKEN = "cf_test_secret"
 MODEL = "demo/tiny"
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+NEEDS = "Needs 2 more accepted contributions."
+PROSPECT = {"round": 1, "staleness": 0, "factor": 1.0, "sentence": "It goes into round 1."}
+
+KEY = SigningKey.from_secret(b"a signing secret of the tests' own")
 
 Fault = Callable[[httpx.Request], httpx.Response | None]
 
@@ -63,12 +70,26 @@ class Repository:
         self.usage: dict[str, Any] | None = None  # what an older server does not know
         self.verdict: dict[str, Any] = {"state": "accepted"}
         self.policy: dict[str, Any] = {}
+        self.round_changes: dict[str, Any] = {}  # of the newest round
         self.screened_after = 1
         self.events: list[dict[str, Any]] = []
         self.suites: dict[str, Suite] = {}
         self.reports: list[tuple[str, EvaluationReport]] = []  # version, scores
+        # Null: a server from before there were signatures.
+        self.key: SigningKey | None = KEY
+        self.taken_back: list[TakenBack] = []
+        self.went_back: list[dict[str, Any]] = []  # moves of the head, newest first
         self.lock = threading.RLock()
         self.publish(files)
+
+    def roll_back(self, reason: str) -> None:
+        """Let the base before the newest be the head again, and tell so."""
+        left, _ = self.bases.pop()
+        now = self.newest.version
+        told = TakenBack(from_version=left.version, to_version=now, reason=reason, at=NOW)
+        self.taken_back.append(told)
+        move = {"kind": "rollback", "before": left.version, "after": now, "reason": reason}
+        self.went_back.insert(0, {**move, "at": NOW.isoformat(), "by": "max"})
 
     def publish(self, files: dict[str, bytes], **changes: Any) -> Base:
         number = len(self.bases)
@@ -114,14 +135,20 @@ class Repository:
             ("GET", r"/v1/usage/me", self._usage),
             ("GET", r"/v1/models", self._models),
             ("GET", rf"/v1/models/{MODEL}", self._model),
+            ("GET", rf"/v1/models/{MODEL}/rounds", self._rounds),
             ("GET", rf"/v1/models/{MODEL}/rounds/(\w+)", self._round),
             ("GET", rf"/v1/models/{MODEL}/bases/(\w+)", self._base),
             ("GET", rf"/v1/models/{MODEL}/bases/(\w+)/files/(.+)", self._file),
+            ("GET", r"/v1/signing-key", self._signing_key),
+            ("GET", rf"/v1/models/{MODEL}/bases/(\w+)/signature", self._signature),
+            ("GET", rf"/v1/models/{MODEL}/head", self._head),
+            ("GET", rf"/v1/models/{MODEL}/heads", self._heads),
             ("GET", rf"/v1/models/{MODEL}/contributions", self._list),
             ("POST", rf"/v1/models/{MODEL}/contributions", self._declare),
             ("GET", r"/v1/contributions/(\w+)", self._contribution),
             ("GET", r"/v1/contributions/(\w+)/upload", self._plan),
             ("POST", r"/v1/contributions/(\w+)/complete", self._complete),
+            ("POST", r"/v1/contributions/(\w+)/withdraw", self._withdraw),
             ("GET", r"/v1/suites/([^/]+)", self._suite),
             ("PUT", r"/v1/suites/([^/]+)", self._register),
             ("POST", rf"/v1/models/{MODEL}/bases/(\w+)/evaluations", self._report),
@@ -160,20 +187,25 @@ class Repository:
     def _model_json(self) -> dict[str, Any]:
         return {
             "name": MODEL, "public": True, "created_at": NOW.isoformat(),
-            "current": self.newest.version, "policy": self.policy, "open_round": len(self.bases),
-            "accepted": 0, "contributors": 0,
+            "current": self.newest.version, "policy": self.policy,
+            "open_round": len(self.bases) if self._round_json()["state"] == "open" else None,
+            "accepted": 0, "contributors": 0, "moved": next(iter(self.went_back), None),
         }  # fmt: skip
 
+    def _rounds(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"items": [self._round_json()], "next_cursor": None})
+
     def _round(self, request: httpx.Request, number: str) -> httpx.Response:
-        return httpx.Response(
-            200,
-            json={
-                "model": MODEL, "number": len(self.bases), "state": "open",
-                "base": self.newest.version, "result": None, "opened_at": NOW.isoformat(),
-                "closed_at": None, "finished_at": None, "closes_at": None, "accepted": 1,
-                "waiting": 0, "missing": 2, "fused_bytes": 0, "total_bytes": 0, "reason": None,
-            },
-        )  # fmt: skip
+        return httpx.Response(200, json=self._round_json())
+
+    def _round_json(self) -> dict[str, Any]:
+        return {
+            "model": MODEL, "number": len(self.bases), "state": "open",
+            "base": self.newest.version, "result": None, "opened_at": NOW.isoformat(),
+            "closed_at": None, "finished_at": None, "closes_at": None, "accepted": 1,
+            "waiting": 0, "missing": 2, "needs": NEEDS, "fused_bytes": 0, "total_bytes": 0,
+            "reason": None, **self.round_changes,
+        }  # fmt: skip
 
     def _find(self, version: str) -> tuple[Base, dict[str, bytes]] | None:
         if version == "latest":
@@ -193,6 +225,43 @@ class Repository:
             return problem(404, "file_not_found")
         return ranged(request, data)
 
+    def _signing_key(self, request: httpx.Request) -> httpx.Response:
+        if self.key is None:
+            return problem(404, "not_found", "This server is older than signatures.")
+        return httpx.Response(200, content=self.key.public.pem)
+
+    def _signature(self, request: httpx.Request, version: str) -> httpx.Response:
+        found = self._find(version)
+        if self.key is None or found is None:
+            return problem(404, "not_found" if found else "base_not_found")
+        return httpx.Response(200, text=sign_base(found[0].manifest, self.key))
+
+    def _head(self, request: httpx.Request) -> httpx.Response:
+        if self.key is None:
+            return problem(404, "not_found", "This server is older than signatures.")
+        head = Head(
+            model=MODEL, version=self.newest.version, digest=self.newest.manifest.digest(), at=NOW,
+            nonce=request.url.params["nonce"], taken_back=self.taken_back,
+        )  # fmt: skip
+        return httpx.Response(200, text=sign_head(head, self.key))
+
+    def _heads(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"items": self.went_back, "next_cursor": None})
+
+    def _withdraw(self, request: httpx.Request, identity: str) -> httpx.Response:
+        if identity not in self.contributions:
+            return problem(404, "contribution_not_found", "There is no such contribution.")
+        found = self.contributions[identity]
+        changed = found["state"] != "withdrawn"
+        found["state"] = "withdrawn"
+        return httpx.Response(
+            200,
+            json={
+                "contribution": self._json(identity), "changed": changed, "contained_in": [],
+                "sentence": f"{identity} is withdrawn.",
+            },
+        )  # fmt: skip
+
     def _list(self, request: httpx.Request) -> httpx.Response:
         items = [self._json(identity) for identity in self.contributions]
         return httpx.Response(200, json={"items": items, "next_cursor": None})
@@ -208,7 +277,12 @@ class Repository:
             self.keys[key] = self._add(declared)
         identity = self.keys[key]
         return httpx.Response(
-            201, json={"contribution": self._json(identity), "upload": self._plan_json(identity)}
+            201,
+            json={
+                "contribution": self._json(identity),
+                "prospect": PROSPECT,
+                "upload": self._plan_json(identity),
+            },
         )
 
     def _add(self, declared: Declaration) -> str:

@@ -15,13 +15,14 @@ from coldfusion_client.cli.app import app
 from coldfusion_client.config import credentials_file
 from coldfusion_client.training import Data
 from coldfusion_shared.finetune import FinetuneSettings
+from coldfusion_shared.signing.keys import SigningKey
 from tests.client.helpers import model_files, weights
-from tests.client.repository import MODEL, TOKEN, Repository, lines, problem
+from tests.client.repository import KEY, MODEL, NEEDS, TOKEN, Repository, lines, problem
 from tests.client.trainer import FakeTrainer
 
 COMMANDS = [
     *("login", "logout", "models", "contribute", "push", "pull", "evaluate", "status", "watch"),
-    "doctor",
+    *("doctor", "join", "key", "withdraw"),
 ]
 
 
@@ -77,7 +78,7 @@ def test_every_command_has_the_common_options_and_the_exit_codes(run: Run, comma
     assert "--json" in shown
     assert "--quiet" in shown
     assert "130  interrupted" in shown
-    assert command in {"login", "logout"} or "--server" in shown
+    assert command in {"join", "login", "logout"} or "--server" in shown
 
 
 def test_the_version(run: Run) -> None:
@@ -220,7 +221,7 @@ def test_mistakes_have_their_codes(
 ) -> None:
     ran = run(*arguments)
     assert ran.code == code
-    assert ran.err.startswith("Error: ")
+    assert any(line.startswith("Error: ") for line in ran.err.splitlines())
 
 
 def test_push_and_status(run: Run, logged_in: str, repository: Repository) -> None:
@@ -236,6 +237,51 @@ def test_push_and_status(run: Run, logged_in: str, repository: Repository) -> No
     assert "state: accepted" in run("status", "c0").out
 
 
+def test_status_tells_what_a_round_needs_and_how_late_a_contribution_is(
+    run: Run, logged_in: str, repository: Repository, trainer: FakeTrainer
+) -> None:
+    assert run("contribute", MODEL, "--data", "x.csv", "--output", "mine").code == 0
+    assert NEEDS in run("status", MODEL).err
+    assert "late" not in run("status", "c0").out
+    why = "ann has 1 contribution in this round already."
+    repository.contributions["c0"] |= {
+        "staleness": 2, "factor": 0.5774, "carried": 1, "reason": why,
+    }  # fmt: skip
+    said = run("status", "c0").out
+    assert "late: 2 bases behind, counts 0.58 times" in said
+    for state, told in (("fused", "fused in v1"), ("withdrawn", "withdrawn, v1 contains it")):
+        repository.contributions["c0"] |= {"state": state, "result": "v1"}
+        assert f"state: {told}\n" in run("status", "c0").out
+    assert "kept: moved on to a later round once" in said
+    assert f"reason: {why}" in said
+
+
+def test_status_leaves_out_a_closing_time_that_is_past(
+    run: Run, logged_in: str, repository: Repository
+) -> None:
+    repository.round_changes = {"closes_at": "2100-01-01T00:00:00Z"}
+    assert "Closes in " in run("status", MODEL).err
+    repository.round_changes = {"closes_at": "2001-01-01T00:00:00Z"}
+    assert "Closes" not in run("status", MODEL).err
+
+
+def test_status_shows_a_round_that_is_under_way(
+    run: Run, logged_in: str, repository: Repository
+) -> None:
+    Path("model").mkdir()
+    Path("model/model.safetensors").write_bytes(weights(0.5))
+    assert run("push", MODEL, "model", "--base", "v0").code == 0
+    gate = {"kind": "suite", "passed": None, "reason": "waits for 1 evaluator"}
+    repository.round_changes = {"state": "failed", "reason": "the disk is full", "gate": gate}
+    shown = run("status", MODEL)
+    assert "Round 1 is failed. the disk is full. waits for 1 evaluator." in shown.err
+    assert "Needs" not in shown.err
+    assert "c0" in shown.out
+    assert run("status", MODEL, "--json").json["round"]["state"] == "failed"
+    assert "c0" in run("status").out
+    assert repository.seen("GET", "/contributions$")[-1].url.params["round"] == "1"
+
+
 def test_status_shows_the_quota(run: Run, logged_in: str, repository: Repository) -> None:
     assert run("status", "--json").json["usage"] is None
     repository.usage = {"quota_bytes": None, "quota_uploads": None}
@@ -245,6 +291,8 @@ def test_status_shows_the_quota(run: Run, logged_in: str, repository: Repository
         "quota_bytes": 10_000_000, "quota_uploads": 20,
     }  # fmt: skip
     assert "In use: 2.5 MB of 10.0 MB, 1 of 20 unfinished uploads." in run("status").err
+    repository.usage |= {"day_contributions": 3, "quota_day": 50}
+    assert "uploads, 3 of 50 contributions of a day." in run("status").err
     assert run("status", "--json").json["usage"]["quota_uploads"] == 20
 
 
@@ -275,7 +323,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
 def test_contribute(run: Run, logged_in: str, trainer: FakeTrainer) -> None:
     ran = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--epochs", "2")
     assert ran.code == 0
-    assert "accepted for round 1; 2 more" in ran.out
+    assert "accepted for round 1. Needs 2 more" in ran.out
     assert "50.0 before (a linear probe of v0), 80.0 finetuned (macro F1 78.5)." in ran.err
     again = run("contribute", MODEL, "--data", "x.csv", "--output", "mine", "--json")
     assert again.json["score_after"] == 80.0
@@ -345,7 +393,8 @@ def test_a_file_that_cannot_be_written_is_10(
 ) -> None:
     trainer.broken = PermissionError(13, "Permission denied", "/etc/x")
     ran = run("contribute", MODEL, "--data", "x.csv")
-    assert (ran.code, ran.err) == (10, "Error: /etc/x: Permission denied\n")
+    assert ran.code == 10
+    assert ran.err.splitlines()[-1] == "Error: /etc/x: Permission denied"
 
 
 def test_watch_shows_each_event_in_a_line(
@@ -367,3 +416,48 @@ def test_watch_shows_each_event_in_a_line(
     monkeypatch.setattr(events, "follow", follow)
     assert run("watch", MODEL).out.endswith(" round.closed round=3 by=a[2J\n")
     assert lines(run("watch", MODEL, "--json").out)[0]["id"] == 7
+
+
+def test_what_is_not_proven_is_12_and_a_folder_is_verified(
+    run: Run, logged_in: str, repository: Repository, tmp_path: Path
+) -> None:
+    assert run("pull", MODEL, "--out", "there").code == 0
+    said = run("verify", "there", "--json").json
+    assert (said["version"], said["key"]) == ("v0", KEY.public.id)
+    assert f"{MODEL} v0" in run("verify", "there").out
+    shown = run("key", "--json").json
+    assert (shown["server"], shown["id"]) == (logged_in, KEY.public.id)
+    (tmp_path / "key.pub").write_text(shown["pem"])
+    repository.key = SigningKey.new()
+    refused = run("pull", MODEL)
+    assert refused.code == 12 and "--key" in refused.err
+    assert run("verify", "there", "--key", str(tmp_path / "key.pub")).code == 0
+    Path("there", "config.json").write_text("{}")
+    assert run("verify", "there").code == 12
+    assert "Forgotten" in run("key", "--forget").out
+    assert run("key").code == 2
+    assert run("pull", MODEL).code == 0
+    assert run("key", "--key", str(tmp_path / "key.pub"), "-q").out.strip() == KEY.public.id
+    assert run("pull", MODEL).code == 12
+
+
+def test_a_server_that_signs_nothing_is_said_to_who_wants_to_hear_nothing(
+    run: Run, logged_in: str, repository: Repository
+) -> None:
+    repository.key = None
+    ran = run("pull", MODEL, "--out", "base", "--quiet")
+    assert (ran.code, ran.out) == (0, f"{Path('base').absolute()}\n")
+    assert "signs nothing" in ran.err
+
+
+def test_verify_says_whose_key_it_was(run: Run, logged_in: str, repository: Repository) -> None:
+    assert run("pull", MODEL, "--out", "base").code == 0
+    assert f"signed with the key of {logged_in}," in run("verify", "base").out
+    assert run("verify", "base", "--json").json["server"] == logged_in
+    # A server that was met once is not the one that is meant.
+    Path("base/coldfusion.json").write_text(
+        Path("base/coldfusion.json").read_text().replace(logged_in, "http://elsewhere.test")
+    )
+    refused = run("verify", "base")
+    assert refused.code == 2 and "--server URL" in refused.err
+    assert run("verify", "base", "--server", logged_in).code == 0

@@ -36,7 +36,7 @@ def ask(shell: str, line: str) -> str:
     }
     program = [str(BIN / "coldfusion-client")]
     ended = subprocess.run(
-        program, env={**os.environ, **asked}, capture_output=True, text=True, timeout=30
+        program, env={**os.environ, **asked}, capture_output=True, text=True, timeout=300
     )
     assert ended.stderr == ""
     return ended.stdout
@@ -127,7 +127,7 @@ def test_bash_completes_and_keeps_what_install_writes(known: str, tmp_path: Path
         'echo "proposed ${COMPREPLY[*]}"\n'
     )
     ended = subprocess.run(
-        ["bash", "-c", script], env=settings, capture_output=True, text=True, timeout=60
+        ["bash", "-c", script], env=settings, capture_output=True, text=True, timeout=300
     )
     assert ended.stdout == f"proposed {MODEL}\n", ended.stderr
 
@@ -146,6 +146,6 @@ def test_fish_completes_with_its_script(known: str, tmp_path: Path) -> None:
         env=settings,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ended.stdout.split() == [MODEL], ended.stderr

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
 
 from coldfusion_client.api import Api
 from coldfusion_client.connection import Connection
-from coldfusion_client.patience import Patience, Transient
+from coldfusion_client.patience import AT_FIRST, Patience, Transient
 from coldfusion_shared import errors
 from tests.client.helpers import SERVER
 from tests.client.repository import MODEL, TOKEN, Repository, once, problem
@@ -137,6 +139,55 @@ def test_retry_after_is_kept_within_the_budget() -> None:
     with pytest.raises(errors.ServerError, match="an hour"):
         patience.persist(never)
     assert len(waits) == 2
+
+
+def test_a_server_that_asks_to_wait_is_obeyed_beside_the_budget() -> None:
+    waits: list[float] = []
+    told: list[str] = []
+    patience = Patience(
+        tries=2, first=0.5, budget=1, longest_asked=100, sleep=waits.append, notify=told.append
+    )
+    left = [Transient(errors.RateLimited("Too many."), 20.0) for _ in range(4)]
+
+    def act() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    assert patience.persist(act) == "done"
+    assert len(waits) == 4 and all(20 <= wait <= 20.5 for wait in waits)
+    assert told[0].startswith("Too many. Trying again in 2")
+
+    def never() -> None:
+        raise Transient(errors.RateLimited("Too many."), 30.0)
+
+    with pytest.raises(errors.RateLimited):
+        patience.persist(never)
+    assert len(waits) == 4 + 3
+
+
+def test_who_tries_once_waits_for_nobody() -> None:
+    patience = Patience(tries=1, sleep=lambda _: pytest.fail("waited"))
+
+    def never() -> None:
+        raise Transient(errors.RateLimited("Too many."), 1.0)
+
+    with pytest.raises(errors.RateLimited):
+        patience.persist(never)
+
+
+@pytest.mark.parametrize("body", [{"json": {}}, {"content": b"slow down"}, None])
+def test_a_server_that_was_never_met_is_obeyed_too(body: dict[str, Any] | None) -> None:
+    """The server says 429 to the very first request, by itself or by a proxy."""
+    waits: list[float] = []
+    header = {"Retry-After": "45"}
+    busy = problem(429, "rate_limited") if body is None else httpx.Response(429, **body)
+    busy.headers.update(header)
+    connection = Connection(SERVER, transport=httpx.MockTransport(answering(busy, busy)))
+    connection._patience = replace(AT_FIRST, sleep=waits.append)
+    assert Api(connection).info().version == "1"
+    assert len(waits) == 2 and min(waits) >= 45
+    connection.close()
 
 
 def test_progress_renews_patience() -> None:

@@ -10,21 +10,25 @@ import httpx
 import numpy as np
 import pytest
 
-from coldfusion_client.bases import Source
 from coldfusion_client.contribute import Order, Outcome, contribute
+from coldfusion_client.journal import PrivacySpent
 from coldfusion_client.lock import locked
 from coldfusion_client.naming import task_names
 from coldfusion_client.push import push
 from coldfusion_client.record import read_record
 from coldfusion_client.runs import HIDDEN
+from coldfusion_client.source import Source
 from coldfusion_client.training import Data
 from coldfusion_shared import errors
 from coldfusion_shared.data.report import Finding
 from coldfusion_shared.finetune import FinetuneSettings
 from tests.client.helpers import Notes, model_files, weights
-from tests.client.repository import MODEL, Repository, problem
+from tests.client.repository import MODEL, NEEDS, PROSPECT, Repository, problem
 from tests.client.trainer import FakeTrainer
 from tests.shared.checkpoints import file_bytes, read_file
+
+# Moves the weights by what screening does not remark on; most here see to more.
+HONEST = 0.1
 
 
 @pytest.fixture
@@ -62,7 +66,8 @@ def test_the_whole_loop(
     assert (folder / "model.safetensors").read_bytes() == weights(0.5, "bert.", head=True)
     record = read_record(folder)
     assert record and record.finetuned and record.manifest.version == "v0"
-    assert outcome.summary == ("Contribution c0 is accepted for round 1; 2 more until it closes.")
+    assert outcome.summary == f"Contribution c0 is accepted for round 1. {NEEDS}"
+    assert PROSPECT["sentence"] in notes.said
     assert any(
         "50.0 before (a linear probe of" in said and str(folder) in said for said in notes.said
     )
@@ -121,6 +126,7 @@ def test_a_base_that_cannot_be_scored_is_trained_all_the_same(
     order: Order, source: Source, trainer: FakeTrainer, notes: Notes
 ) -> None:
     trainer.unscorable = errors.TrainingFailed("The memory does not suffice.")
+    trainer.shift = HONEST
     outcome = contribute(order, source, trainer).as_json()
     assert (outcome["state"], outcome["score_before"]) == ("accepted", None)
     assert notes.warned == ["The base could not be scored: The memory does not suffice."]
@@ -134,6 +140,7 @@ def test_the_data_are_checked_before_they_are_learnt_from(
         Finding("balance", "Labels of the training examples: good 50%, bad 50%."),
     ]
     told: list[str] = []
+    trainer.shift = HONEST
     trainer.during = lambda: told.extend([*notes.warned, *notes.said])
     contribute(order, source, trainer)
     assert notes.warned == ["9 of 10 test examples are in the training data, too."]
@@ -628,6 +635,36 @@ def test_a_receipt_says_the_settings_that_were_used(
     contribute(replace(order, settings=settings, encoding="full"), source, trainer)
     found = repository.contributions["c0"]["work"]["settings"]
     assert {name: found[name] for name in said} == said
+
+
+class Private(FakeTrainer):
+    """Has kept its examples apart."""
+
+    def finetune(self, *arguments: Any, **named: Any) -> Any:
+        trained = super().finetune(*arguments, **named)
+        spent = PrivacySpent(
+            epsilon=2.5, delta=1e-3, noise=0.9, clip=1.0, sample_rate=0.05, steps=80
+        )
+        return trained.model_copy(update={"privacy": spent})
+
+
+def test_epsilon_is_declared_and_no_score_of_the_data_is(
+    order: Order, source: Source, repository: Repository, notes: Notes
+) -> None:
+    trainer = Private()
+    private = replace(order, settings=FinetuneSettings(dp=True), encoding="delta-int8")
+    outcome = contribute(private, source, trainer)
+    work = repository.contributions["c0"]["work"]
+    assert {name: work["settings"][name] for name in ("dp", "dp_epsilon", "dp_noise")} == {
+        "dp": True, "dp_epsilon": 8.0, "dp_noise": 0.9,
+    }  # fmt: skip
+    assert (work["settings"]["dp_epsilon_spent"], work["settings"]["dp_steps"]) == (2.5, 80)
+    assert trainer.scored == 0
+    scores = [work.get(f"score_{which}") for which in ("before", "after", "decoded")]
+    assert scores == [None, None, None]
+    told = outcome.as_json()
+    assert (told["privacy"]["epsilon"], told["score_after"]) == (2.5, 80.0)
+    assert any("epsilon 2.50 at delta 1.0e-03" in said for said in notes.said)
 
 
 class PoolerKept(FakeTrainer):

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from coldfusion_client.bases import Source, bring
+from coldfusion_client.bases import bring
 from coldfusion_client.cache import Cache
+from coldfusion_client.source import Source
 from coldfusion_client.transfer import receiving
 from coldfusion_client.transfer.changes import offered
 from coldfusion_client.transfer.download import fetch
@@ -102,7 +103,7 @@ def test_many_files_are_fetched_side_by_side(source: Source, notes: Notes) -> No
     together = threading.Barrier(4)
 
     def handle(request: httpx.Request) -> httpx.Response:
-        together.wait(10)
+        together.wait(100)
         return repository.handle(request)
 
     source.api.connection._client._transport = httpx.MockTransport(handle)
@@ -317,7 +318,7 @@ def test_what_one_file_waits_for_ends_with_another_files_failure(
 
     def handle(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/b"):
-            waiting.wait(10)
+            waiting.wait(60)
             return gone
         waiting.set()
         return httpx.Response(503, headers={"Retry-After": "100"})

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from coldfusion_client.bases import Source
 from coldfusion_client.cli.text import size
 from coldfusion_client.contribute import Order
 from coldfusion_client.dry_run import dry_run
+from coldfusion_client.source import Source
 from coldfusion_client.training import Data
 from coldfusion_shared import errors
 from coldfusion_shared.data.report import Finding

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import yaml
 
 from coldfusion_client import Client, subjects
-from coldfusion_client.bases import Source
 from coldfusion_client.cli.app import app
 from coldfusion_client.cli.scores import essence, table, told
-from coldfusion_client.evaluating import Order, Outcome, Place, evaluate, post
+from coldfusion_client.evaluating import evaluate
+from coldfusion_client.evaluation.order import Order, Place
+from coldfusion_client.evaluation.outcome import Outcome
+from coldfusion_client.evaluation.posting import post
+from coldfusion_client.patience import Patience
+from coldfusion_client.source import Source
 from coldfusion_client.subjects import BaseName
 from coldfusion_shared import errors
 from coldfusion_shared.data import Split
 from coldfusion_shared.evaluate.protocols import Measured as OneScore
 from coldfusion_shared.evaluate.protocols.frozen import Frozen
 from coldfusion_shared.evaluate.results import Evaluated
+from coldfusion_shared.evaluate.suite_file import SuiteFile, read_suite_file
+from coldfusion_shared.schemas.bases import Manifest, ParentBase
+from coldfusion_shared.schemas.evaluations import EvaluationReport, Suite, SuiteDataset
+from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.rounds import Candidate
 from tests.client.helpers import Notes
-from tests.client.repository import MODEL, TOKEN, Repository, once, problem, served
+from tests.client.repository import MODEL, NOW, TOKEN, Repository, once, problem, ranged, served
 from tests.tiny_models import tiny_bert
 from tests.toy_data import LABELS, toy_dataset
 
@@ -326,7 +337,15 @@ GONE = problem(404, "base_not_found", "There is no base v1.")
 def test_a_base_that_vanished_is_told_in_a_sentence(
     run: Run, server: str, suite: Path, repository: Repository, method: str, path: str
 ) -> None:
-    repository.faults.append(once(method, path, GONE))
+    gone = once(method, path, GONE)
+    # It is looked at twice: before it is measured, and before its scores are posted.
+    passed = iter([True] if method == "GET" else [])
+
+    def vanished(request: httpx.Request) -> httpx.Response | None:
+        looked = request.method == method and re.search(path, request.url.path) is not None
+        return None if looked and next(passed, False) else gone(request)
+
+    repository.faults.append(vanished)
     ran = run("evaluate", MODEL, "--suite", suite, "--post")
     assert ran.code == 5
     assert "demo/tiny v1 vanished while it was measured" in ran.err
@@ -401,11 +420,16 @@ def test_a_folder_has_no_versions_and_no_server(run: Run, server: str, suite: Pa
 
 def test_a_folder_that_is_called_like_a_model(run: Run, server: str, suite: Path) -> None:
     run("pull", MODEL, "--version", "v0", "--out", MODEL)
-    folder = run("evaluate", MODEL, "--suite", suite, "--seeds", "1")
-    assert "add --version latest" in folder.err
+    words = ("--suite", suite, "--seeds", "1")
+    folder = run("evaluate", MODEL, *words)
+    assert f"measures the folder {MODEL}" in folder.err and "Add --version latest" in folder.err
     assert f"{MODEL}: " in folder.out
-    model = run("evaluate", MODEL, "--version", "latest", "--suite", suite, "--seeds", "1")
-    assert f"{MODEL} v1: " in model.out and "--version" not in model.err
+    for meant in (["--version", "latest"], ["--server", server]):
+        model = run("evaluate", MODEL, *words, *meant)
+        assert f"{MODEL} v1: " in model.out
+        assert f"the server's model {MODEL}" in model.err and f"./{MODEL}" in model.err
+    plain = run("evaluate", f"./{MODEL}", *words)
+    assert f"{MODEL}: " in plain.out and "This measures" not in plain.err
 
 
 def test_a_name_that_is_neither(run: Run, server: str, suite: Path) -> None:
@@ -506,20 +530,209 @@ def test_what_is_compared(text: str, found: subjects.Subject) -> None:
     assert subjects.of_model("a/b", None, (text, "s.json")) == (found, Path("s.json"))
 
 
-def test_the_suite_that_the_page_shows_is_one(tmp_path: Path) -> None:
-    from coldfusion_shared.evaluate.suite_file import read_suite_file
-
+def documented(folder: Path) -> tuple[SuiteFile, SuiteFile]:
+    """The suite that the page shows, and the same with nothing but what has to be said."""
     page = Path(__file__).parents[2] / "docs" / "how-to" / "evaluate.md"
     (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
-    file = tmp_path / "suite.yaml"
+    file = folder / "suite.yaml"
     file.write_text(shown)
-    found = read_suite_file(file)
-    # What it calls the usual values are those.
-    bare = {"name": found.name, "datasets": [{"data": one.data} for one in found.datasets]}
+    said = read_suite_file(file)
+    bare = {"name": said.name, "datasets": [{"data": one.data} for one in said.datasets]}
     file.write_text(yaml.safe_dump(bare))
-    usual = read_suite_file(file)
+    return said, read_suite_file(file)
+
+
+def test_the_suite_that_the_page_shows_is_one(tmp_path: Path) -> None:
+    found, usual = documented(tmp_path)
+    # What it calls the usual values are those.
     for part in ("limits", "max_length", "seed", "few_shot"):
         assert getattr(found, part) == getattr(usual, part)
+
+
+def test_a_failed_posting_loses_no_scores_for_programs_either(
+    run: Run, server: str, suite: Path, repository: Repository
+) -> None:
+    repository.faults.append(once("POST", "/bases/v1/evaluations$", GONE))
+    words = ("evaluate", MODEL, "--suite", suite, "--compare", "v0", "v1", "--post", "--json")
+    ran = run(*words)
+    assert ran.code == 5 and "demo/tiny v1 vanished" in ran.err
+    found = ran.json
+    assert found["error"]["code"] == "base_not_found" and found["error"]["exit_code"] == 5
+    # The first of two was posted, and all that was measured is there.
+    assert found["posted"] == ["v0"]
+    assert [one["version"] for one in found["models"]] == ["v0", "v1"]
+    again = run(*words).json
+    assert again["posted"] == ["v0", "v1"] and "error" not in again
+    assert again["models"] == found["models"]
+
+
+def test_versions_are_those_of_the_server_whatever_folders_there_are(
+    run: Run, server: str, suite: Path
+) -> None:
+    for folder in (MODEL, "v1", "mine"):
+        run("pull", MODEL, "--version", "v0", "--out", folder)
+    words = ("--suite", suite, "--seeds", "1", "--json", "--compare")
+    bases = run("evaluate", MODEL, *words, "v0", "v1")
+    assert [one["version"] for one in bases.json["models"]] == ["v0", "v1"]
+    assert "v1 is the server's base" in bases.err and "./v1" in bases.err
+    assert "v0 is the server's base" not in bases.err
+    folders = run("evaluate", MODEL, *words, "./v1", MODEL)
+    assert [one["version"] for one in folders.json["models"]] == [None, None]
+    mixed = run("evaluate", MODEL, *words, "v0", "./v1")
+    assert [one["version"] for one in mixed.json["models"]] == ["v0", None]
+    # Where the model is plainly a folder there is no server that has versions.
+    local = run("evaluate", "mine", *words, "v1", "./v1")
+    assert [one["version"] for one in local.json["models"]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["~nosuch-user/x"], 2),
+        (["x" * 300], 2),
+        (["a/" + "x" * 300], 2),
+        ([""], 2),
+        ([MODEL, "--compare", "~nosuch-user/x", "v1"], 2),
+        ([MODEL, "--compare", "~nosuch-user/x.json", "v1"], 2),
+        ([MODEL, "--compare", "x" * 300 + ".json", "v1"], 10),
+        ([MODEL, "--compare", "", "v1"], 2),
+        ([MODEL, "--out", "x" * 300], 10),
+        ([MODEL, "--suite", "x" * 300], 8),
+        ([MODEL, "--suite", "~nosuch-user/x"], 8),
+        ([MODEL, "--suite", "."], 8),
+        ([MODEL, "--suite", ""], 8),
+        ([MODEL, "--seeds", "-1"], 2),
+        ([MODEL, "--seeds", "9" * 30], 2),
+        ([MODEL, "--protocol", "x" * 300], 2),
+        ([MODEL, "--version", "v" + "9" * 300], 2),
+    ],
+)
+def test_strange_words_end_in_a_sentence(
+    run: Run, server: str, suite: Path, words: list[str], code: int
+) -> None:
+    # Of an option that is given twice the last one counts.
+    ran = run("evaluate", "--suite", suite, *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert len(ran.err) < 1000
+
+
+def test_a_protocol_that_does_not_fit_is_told_before_the_download(
+    run: Run, server: str, suite: Path, repository: Repository
+) -> None:
+    rows = [{"document": f"the film {n}", "summary": "good"} for n in range(20)]
+    (suite.parent / "summed").mkdir()
+    for split in ("train", "test"):
+        (suite.parent / "summed" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    datasets = [{"data": "films"}, {"data": "summed", "task": "seq2seq"}]
+    suite.write_text(yaml.safe_dump({"name": "mixed", "datasets": datasets}))
+    suited = run("evaluate", MODEL, "--suite", suite, "--json")
+    assert (suited.code, suited.error["code"]) == (8, "bad_suite")
+    fitting = run("evaluate", MODEL, "--suite", suite, "--protocol", "finetuned", "--json")
+    assert (fitting.code, fitting.error["code"]) == (8, "bad_model")
+    assert "'summed' is for the task seq2seq" in fitting.error["message"]
+    assert not repository.seen("GET", r"/files/model\.safetensors")
+
+
+def test_a_base_without_a_config_is_told_before_the_download(
+    run: Run, server: str, suite: Path, repository: Repository
+) -> None:
+    files = dict(repository.bases[0][1])
+    del files["config.json"]
+    repository.publish(files)
+    ran = run("evaluate", MODEL, "--suite", suite)
+    assert ran.code == 8 and "without a config.json" in ran.err
+    assert not repository.seen("GET", "/files/")
+
+
+def test_all_that_is_compared_is_looked_at_before_one_is_measured(
+    run: Run, server: str, suite: Path, measured: list[str]
+) -> None:
+    Path("empty").mkdir()
+    assert run("evaluate", MODEL, "--suite", suite, "--compare", "v0", "empty").code == 8
+    assert run("evaluate", MODEL, "--suite", suite, "--compare", "v0", "x.json").code == 10
+    assert not measured
+
+
+def test_scores_that_do_not_belong_together_are_refused_before_the_work(
+    run: Run, server: str, suite: Path, measured: list[str]
+) -> None:
+    words = ("evaluate", MODEL, "--suite", suite)
+    run(*words, "--version", "v0", "--out", "three")
+    run(*words, "--version", "v0", "--seeds", "2", "--out", "two")
+    measured.clear()
+    three, two = "three/scores.json", "two/scores.json"
+    seeds = run(*words, "--compare", two, "v1", "--json")
+    assert (seeds.code, "--seeds 2" in seeds.error["hint"]) == (2, True)
+    protocol = run(*words, "--compare", three, "v1", "--protocol", "finetuned", "--json")
+    assert (protocol.code, "--protocol frozen" in protocol.error["hint"]) == (2, True)
+    both = run(*words, "--compare", two, three, "--json")
+    assert (both.code, "2 seeds" in both.error["message"]) == (2, True)
+    # With itself: what nothing is measured by does not matter.
+    assert run(*words, "--compare", two, two, "--quiet").out == "no difference\n"
+    other = yaml.safe_load(suite.read_text())
+    suite.write_text(yaml.safe_dump({**other, "max_length": 12}))
+    for files in ((three, "v1"), (three, three)):
+        suited = run(*words, "--compare", *files, "--json")
+        assert (suited.code, suited.error["code"]) == (9, "suite_changed")
+        assert "max_length differs" in suited.error["message"]
+    assert not measured
+
+
+def test_scores_that_were_changed_are_refused(run: Run, server: str, suite: Path) -> None:
+    words = ("evaluate", MODEL, "--suite", suite)
+    run(*words, "--version", "v0", "--out", "before")
+    file = Path("before/scores.json")
+    document = json.loads(file.read_text())
+    document["results"][0]["by_seed"][0] = 99.9
+    file.write_text(json.dumps(document))
+    ran = run(*words, "--compare", file, "v1", "--json")
+    assert (ran.code, ran.error["code"]) == (2, "invalid_request")
+    assert "'films': its score of seed 0 is 99.9" in ran.error["message"]
+
+
+def test_small_data_sets_are_said_to_be_drawn_with_replacement(
+    run: Run, server: str, suite: Path
+) -> None:
+    ran = run("evaluate", MODEL, "--suite", suite, "--seeds", "1", "--out", "results")
+    assert "films: there are 32 training examples" in ran.err and "with replacement" in ran.err
+    assert "so few training examples of films, plays" in Path("results/table.md").read_text()
+    known = run("evaluate", MODEL, "--suite", suite, "--seeds", "1", "--json").json
+    films = known["models"][0]["datasets"][0]
+    assert (films["train"], films["pool"], films["with_replacement"]) == (32, 32, True)
+
+
+def test_what_a_kill_left_among_the_results_is_removed_once_it_is_old(
+    run: Run, server: str, suite: Path
+) -> None:
+    results = Path("results")
+    results.mkdir()
+    names = (".scores.json.12.partial", ".table.md.13.partial", ".mine.12.partial")
+    for name in names:
+        (results / name).write_text("half")
+        os.utime(results / name, (1000, 1000))
+    os.utime(results / names[1])
+    run("evaluate", MODEL, "--suite", suite, "--out", results, "--seeds", "1")
+    left = {path.name for path in results.iterdir() if path.name.startswith(".")}
+    # What another program has left stays in any case.
+    assert left == set(names[1:])
+
+
+def test_the_example_of_the_page_trains_as_is_usual(tmp_path: Path) -> None:
+    from coldfusion_shared.evaluate.protocols import protocol_named
+
+    said, bare = documented(tmp_path)
+    assert said.training.given() and said.few_shot_training.given()
+    one = SuiteDataset(
+        name="a", task="a", metric="a", labels=0, train=1, validation=1, test=1, digest="0" * 64
+    )
+    suites = [
+        Suite(name="a", datasets=[one], max_length=128, seed=13, few_shot=100, training=training)
+        for training in (said.settings(), bare.settings())
+    ]
+    for name in ("finetuned", "few-shot"):
+        protocol: Any = protocol_named(name)
+        given, usual = (protocol.training(suite, 0) for suite in suites)
+        assert given == usual
 
 
 def test_the_servers_routes(connect: Callable[..., Any], repository: Repository) -> None:
@@ -527,7 +740,295 @@ def test_the_servers_routes(connect: Callable[..., Any], repository: Repository)
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(200, json=[])
+        return httpx.Response(200, json={"items": [], "next_cursor": "7"[: len(seen) < 2] or None})
 
-    assert connect(handle=handle).suites() == []
-    assert (seen[0].method, seen[0].url.path) == ("GET", "/v1/suites")
+    assert list(connect(handle=handle).suites()) == []
+    assert [(one.method, one.url.path) for one in seen] == [("GET", "/v1/suites")] * 2
+    assert [one.url.query for one in seen] == [b"", b"cursor=7"]
+
+
+# Candidates.
+
+
+class Waiting:
+    """Serves candidates, one for each rate, beside the bases of a repository."""
+
+    def __init__(self, repository: Repository, files: dict[float, dict[str, bytes]]) -> None:
+        self.listed = True
+        self.files = {f"{number:016x}": one for number, one in enumerate(files.values(), 1)}
+        pairs = zip(self.files, files, strict=True)
+        self.shown = {name: self._candidate(repository, name, rate) for name, rate in pairs}
+        self.reports: list[tuple[str, EvaluationReport]] = []
+        repository.faults.append(self.answer)
+
+    def _candidate(self, repository: Repository, name: str, rate: float) -> Candidate:
+        base = repository.newest
+        entries = [
+            FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            for path, data in self.files[name].items()
+        ]
+        manifest = Manifest(
+            model=MODEL, version="v2", created_at=NOW, files=entries, round=2, server_lr=rate,
+            parent=ParentBase(version=base.version, digest=base.digest), software="test",
+        )  # fmt: skip
+        return Candidate(
+            id=name, model=MODEL, round=2, server_lr=rate, base=base.version,
+            digest=manifest.digest(), manifest=manifest, created_at=NOW,
+        )  # fmt: skip
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        match = re.fullmatch(rf"/v1/models/{MODEL}/candidates(?:/(\w+)(/.+)?)?", request.url.path)
+        if match is None:
+            return None
+        if match[1] is None:
+            found = [one.model_dump(mode="json") for one in self.shown.values()]
+            return httpx.Response(200, json=found if self.listed else [])
+        if match[1] not in self.shown:
+            return problem(404, "candidate_not_found", f"There is no candidate {match[1]}.")
+        return self._one(request, match[1], match[2] or "")
+
+    def _one(self, request: httpx.Request, name: str, rest: str) -> httpx.Response:
+        if rest.startswith("/files/"):
+            return ranged(request, self.files[name][rest.removeprefix("/files/")])
+        if request.method == "GET":
+            return httpx.Response(200, json=self.shown[name].model_dump(mode="json"))
+        report = EvaluationReport.model_validate_json(request.content)
+        self.reports.append((name, report))
+        said = {
+            **report.model_dump(mode="json"), "version": None, "candidate": name, "average": 1.0,
+            "evaluator": "eva", "created_at": NOW.isoformat(),
+        }  # fmt: skip
+        return httpx.Response(201, json=said)
+
+
+@pytest.fixture
+def waiting(repository: Repository, models: list[dict[str, bytes]], tmp_path: Path) -> Waiting:
+    return Waiting(repository, {0.5: models[0], 1.0: model_of(2, tmp_path / "third")})
+
+
+FIRST, SECOND = f"{1:016x}", f"{2:016x}"
+
+
+def test_what_waits_for_its_gate_is_measured_beside_its_base_and_posted(
+    run: Run,
+    server: str,
+    suite: Path,
+    repository: Repository,
+    waiting: Waiting,
+    measured: list[str],
+    tmp_path: Path,
+) -> None:
+    words = ("evaluate", MODEL, "--candidate", "waiting", "--suite", suite, "--seeds", "2")
+    repository.policy = {"gate": {"kind": "suite", "suite": "toy-2"}}
+    ran = run(*words, "--post", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "may not look" not in ran.err
+    assert len(measured) == 3 * len(NAMES) * 2, "the base once, and each of the two"
+    titles = [line for line in ran.out.splitlines() if line.startswith("data set")]
+    assert len(titles) == 2 and all("neg. flips" in title for title in titles)
+    ((version, of_base),) = repository.reports
+    assert (version, of_base.negative_flips) == ("v1", {})
+    assert [name for name, _ in waiting.reports] == [FIRST, SECOND]
+    for _, report in waiting.reports:
+        assert report.negative_flips.keys() == report.scores.keys() == set(NAMES)
+        assert report.suite_digest == of_base.suite_digest and report.seeds == [0, 1]
+        for name in NAMES:
+            gained = report.scores[name] - of_base.scores[name] + report.negative_flips[name]
+            assert gained >= -1e-9, "what was not lost was kept or won"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {FIRST, SECOND}
+    # Again nothing is measured, and the same is posted.
+    first = [*waiting.reports]
+    found = run(*words, "--post", "--json").json["candidates"]
+    assert len(measured) == 12 and waiting.reports == [*first, *first]
+    assert [one["posted"] for one in found] == [["v1", FIRST], [SECOND]]
+    assert [one["models"][1]["candidate"] for one in found] == [FIRST, SECOND]
+    flips = found[0]["comparison"]["datasets"][0]["negative_flips"]
+    assert flips == pytest.approx(first[0][1].negative_flips["films"])
+
+
+def test_one_candidate_by_its_id(run: Run, server: str, suite: Path, waiting: Waiting) -> None:
+    words = ("--suite", suite, "--seeds", "2", "--quiet")
+    ran = run("evaluate", MODEL, "--candidate", SECOND, *words)
+    assert ran.code == 0, ran.err
+    name, _, verdict = ran.out.strip().partition(" ")
+    assert name == SECOND and verdict in ("better", "worse", "no difference")
+    assert waiting.reports == []
+
+
+def test_a_candidate_that_was_given_up_is_told_in_a_sentence(
+    run: Run, server: str, suite: Path, repository: Repository, waiting: Waiting
+) -> None:
+    gone = problem(404, "candidate_not_found", "There is no such candidate.")
+    repository.faults.insert(0, once("POST", f"/candidates/{FIRST}/evaluations$", gone))
+    words = ("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, "--seeds", "1", "--post")
+    ran = run(*words)
+    assert ran.code == 5
+    assert "given up while it was measured" in ran.err and "--candidate waiting" in ran.err
+    assert len(repository.reports) == 1, "the base's scores are worth something anyway"
+    assert "asks for none: it may not look at scores of 'toy-2' by frozen" in ran.err
+
+
+@pytest.mark.parametrize("asked", ["toy-2", "text-9"])
+def test_the_warning_is_of_the_gate_by_which_the_round_was_closed(
+    run: Run, server: str, suite: Path, repository: Repository, waiting: Waiting, asked: str
+) -> None:
+    # The policy was changed since: it asks for no suite any more.
+    gate = {"kind": "suite", "passed": None, "reason": "It waits.", "suite": asked}
+    repository.round_changes = {"number": 2, "state": "evaluating", "gate": gate}
+    words = ("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, "--seeds", "1", "--post")
+    ran = run(*words)
+    assert ran.code == 0, ran.err
+    warned = f"The gate of round 2 of {MODEL} asks for 'text-9' by frozen: it may not look"
+    assert (warned in ran.err) == (asked == "text-9")
+    assert ("may not look" in ran.err) == (asked == "text-9")
+
+
+@pytest.mark.parametrize("name", ["waiting", "ffff"])
+def test_no_candidate_is_measured_where_none_waits(
+    run: Run, server: str, suite: Path, waiting: Waiting, name: str
+) -> None:
+    waiting.listed = False
+    ran = run("evaluate", MODEL, "--candidate", name, "--suite", suite, "--json")
+    assert (ran.code, ran.error["code"]) == (5, "candidate_not_found")
+
+
+@pytest.mark.parametrize("made_by", ["a round", "a replay"])
+def test_a_candidate_that_is_given_up_is_noticed_before_the_next_data_set(
+    run: Run,
+    server: str,
+    suite: Path,
+    waiting: Waiting,
+    measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    made_by: str,
+) -> None:
+    if made_by == "a replay":
+        of_replay = {"round": None, "replay": "r7", "step": 1}
+        waiting.shown[FIRST] = waiting.shown[FIRST].model_copy(update=of_replay)
+    begin = Frozen.begin
+
+    class GivingUp:
+        def __init__(self, measurer: Any) -> None:
+            self.measurer = measurer
+
+        def measure(self, data: Any, seed: int, tick: Any) -> OneScore:
+            if len(measured) == 1:
+                del waiting.shown[FIRST]
+            return cast(OneScore, self.measurer.measure(data, seed, tick))
+
+    monkeypatch.setattr(Frozen, "begin", lambda *args: GivingUp(begin(*args)))
+    words = ("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, "--seeds", "2")
+    ran = run(*words, "--json")
+    assert (ran.code, ran.error["code"]) == (5, "candidate_not_found")
+    told = {"a round": "its round was decided", "a replay": "its replay, r7, is not to be"}
+    assert told[made_by] in ran.error["message"] and "--candidate waiting" in ran.error["hint"]
+    assert measured == ["films 0", "films 1"], "of the base; the second data set is not begun"
+
+
+def test_a_server_that_is_away_for_a_moment_ends_no_measurement(
+    run: Run,
+    server: str,
+    suite: Path,
+    repository: Repository,
+    waiting: Waiting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coldfusion_client.connection.ONCE_MET", Patience(tries=2, first=0.001))
+    looks = 0
+
+    def away(request: httpx.Request) -> httpx.Response | None:
+        nonlocal looks
+        looked = request.url.path.endswith(f"/candidates/{FIRST}")
+        looks += looked
+        return problem(500, "server_error", "A fault.") if looked and looks > 1 else None
+
+    repository.faults.insert(0, away)
+    ran = run("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, "--seeds", "1", "--quiet")
+    assert ran.code == 0 and ran.out.startswith(FIRST), ran.err
+    assert looks > 1
+
+
+def test_a_replays_candidates_wait_beside_the_bases_that_they_stand_in_for(
+    run: Run, server: str, suite: Path, repository: Repository, waiting: Waiting
+) -> None:
+    for step, (name, base) in enumerate(((FIRST, "v0"), (SECOND, "v1")), 1):
+        manifest = waiting.shown[name].manifest.model_copy(update={"replays": base})
+        of_replay = {
+            "round": None, "replay": "r7", "step": step, "base": base, "manifest": manifest,
+            "digest": manifest.digest(),
+        }  # fmt: skip
+        waiting.shown[name] = waiting.shown[name].model_copy(update=of_replay)
+    words = ("evaluate", MODEL, "--candidate", "waiting", "--suite", suite, "--seeds", "1")
+    ran = run(*words, "--post", "--json")
+    assert ran.code == 0, ran.err
+    assert [one["posted"] for one in ran.json["candidates"]] == [["v0", FIRST], ["v1", SECOND]]
+    assert "may not look" not in ran.err, "no gate decides on a replay"
+
+
+@pytest.mark.parametrize("manner", ["--quiet", "--json"])
+def test_a_posting_that_fails_loses_nothing_that_was_measured_before(
+    run: Run,
+    server: str,
+    suite: Path,
+    repository: Repository,
+    waiting: Waiting,
+    measured: list[str],
+    manner: str,
+) -> None:
+    refused = problem(403, "forbidden", "Not any more.")
+    repository.faults.insert(0, once("POST", f"/candidates/{SECOND}/evaluations$", refused))
+    words = ("evaluate", MODEL, "--candidate", "waiting", "--suite", suite, "--seeds", "1")
+    ran = run(*words, "--post", manner)
+    assert ran.code == 4 and "Not any more." in ran.err
+    assert "What was measured is kept in " in ran.err and "give the same command again" in ran.err
+    if manner == "--json":
+        assert [one["posted"] for one in ran.json["candidates"]] == [["v1", FIRST], []]
+        assert ran.error["code"] == "forbidden"
+    else:
+        assert [line.split()[0] for line in ran.out.splitlines()] == [FIRST, SECOND]
+    once_measured = [*measured]
+    again = run(*words, "--post", manner)
+    assert again.code == 0 and measured == once_measured
+    assert [name for name, _ in waiting.reports][-2:] == [FIRST, SECOND]
+
+
+def test_a_failed_posting_with_quiet_tells_the_scores_and_where_they_are(
+    run: Run, server: str, suite: Path, repository: Repository
+) -> None:
+    repository.faults.append(once("POST", "/bases/v1/evaluations$", GONE))
+    words = ("evaluate", MODEL, "--suite", suite, "--post", "--quiet")
+    ran = run(*words)
+    assert ran.code == 5 and "demo/tiny v1 vanished" in ran.err
+    assert "What was measured is kept in " in ran.err
+    again = run(*words)
+    assert again.code == 0 and again.out == ran.out
+    assert float(ran.out) > 0
+
+
+def test_a_candidate_whose_manifest_is_another_is_refused(
+    run: Run, server: str, suite: Path, waiting: Waiting, measured: list[str]
+) -> None:
+    changed = {"digest": hashlib.sha256(b"another").hexdigest()}
+    waiting.shown[FIRST] = waiting.shown[FIRST].model_copy(update=changed)
+    ran = run("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, "--json")
+    assert (ran.code, ran.error["code"]) == (7, "digest_mismatch") and not measured
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_candidate_of_another_base_than_it_says_is_refused(
+    run: Run, server: str, suite: Path, waiting: Waiting, measured: list[str], replayed: bool
+) -> None:
+    other = {"replays": "v1"} if replayed else {}
+    manifest = waiting.shown[FIRST].manifest.model_copy(update=other)
+    changed = {"base": "v0", "manifest": manifest, "digest": manifest.digest()}
+    waiting.shown[FIRST] = waiting.shown[FIRST].model_copy(update=changed)
+    ran = run("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, "--json")
+    assert (ran.code, ran.error["code"]) == (7, "digest_mismatch") and not measured
+
+
+@pytest.mark.parametrize("more", [("--version", "v0"), ("--compare", "v0", "v1")])
+def test_a_candidate_has_a_base_of_its_own(
+    run: Run, server: str, suite: Path, more: tuple[str, ...]
+) -> None:
+    ran = run("evaluate", MODEL, "--candidate", FIRST, "--suite", suite, *more)
+    assert ran.code == 2 and "its own base" in ran.err

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from coldfusion_client.bases import Source
 from coldfusion_client.contribute import Order, contribute
 from coldfusion_client.folder_names import require_utf8
+from coldfusion_client.source import Source
 from coldfusion_client.training import Data
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.finetune import FinetuneSettings

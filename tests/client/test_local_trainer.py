@@ -14,6 +14,7 @@ from coldfusion_client.training import Data
 from coldfusion_shared import errors
 from coldfusion_shared.data import Split, TextDataset
 from coldfusion_shared.finetune.estimate import Estimate
+from coldfusion_shared.finetune.privacy import Spent
 from coldfusion_shared.tasks.pretrained import load_tokenizer
 from tests.tiny_models import ARCHITECTURES, tiny_model
 from tests.toy_data import toy_dataset
@@ -39,6 +40,15 @@ def test_every_setting_that_makes_no_sense_is_named() -> None:
     assert "--lr: " in caught.value.message
 
 
+def test_without_opacus_dp_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of({"dp": True, "dp_epsilon": 2.0}).wanted_epsilon == 2.0
+    monkeypatch.setattr("coldfusion_client.extras.find_spec", lambda name: None)
+    assert not settings_of({}).dp
+    with pytest.raises(errors.MissingExtra) as missing:
+        settings_of({"dp": True})
+    assert missing.value.hint == "Run: pip install 'coldfusion[dp]'"
+
+
 def test_data_are_read_with_the_columns_that_are_named(tmp_path: Path) -> None:
     lines = [f"film {i},{'good' if i % 2 else 'bad'}" for i in range(100)]
     file = tmp_path / "films.csv"
@@ -59,6 +69,7 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
         seconds=1.5,
         examples=300,
         metrics={"accuracy": 80.0, "macro F1": 78.5},
+        privacy=Spent(2.5, 1e-3, 0.9, 1.0, 0.05, 7),
     )
     module(
         monkeypatch,
@@ -76,6 +87,10 @@ def test_scores_and_results_are_taken_over(monkeypatch: pytest.MonkeyPatch, tmp_
         "task": "classification", "metric": "accuracy", "score": 80.0, "steps": 7,
         "metrics": {"accuracy": 80.0, "macro F1": 78.5},
         "seconds": 1.5, "examples": 300,
+        "privacy": {
+            "epsilon": 2.5, "delta": 1e-3, "noise": 0.9, "clip": 1.0, "sample_rate": 0.05,
+            "steps": 7,
+        },
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tests.client.repository import MODEL, Repository
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

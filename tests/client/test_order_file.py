@@ -185,3 +185,17 @@ def test_no_lora_on_the_command_line_overrules_the_files_adapter(
     code, _, said = run("contribute")
     assert code == 2 and "--rank: Value error" in said
     assert len(orders) == seen
+
+
+def test_no_dp_on_the_command_line_overrules_the_files_noise(run: Run, orders: list[Any]) -> None:
+    write(
+        f"model = '{MODEL}'\ndata = 'films.csv'\n"
+        "[settings]\ndp = true\ndp_epsilon = 3\ndp_clip = 0.5\nepochs = 2\n"
+    )
+    run("contribute")
+    found = orders[-1].settings
+    assert (found.dp, found.wanted_epsilon, found.clip) == (True, 3.0, 0.5)
+    run("contribute", "--no-dp")
+    assert orders[-1].settings == FinetuneSettings(epochs=2)
+    code, _, said = run("contribute", "--dp-noise", "2")
+    assert code == 2 and "give an epsilon or the noise, not both" in said

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from coldfusion_client.bases import Source, find_base
+from coldfusion_client.bases import find_base
 from coldfusion_client.forms import Form
 from coldfusion_client.packing import is_adapter, pack
 from coldfusion_client.push import push
 from coldfusion_client.sizes import adapter_bytes, body_bytes
+from coldfusion_client.source import Source
 from coldfusion_shared import errors
 from coldfusion_shared.finetune.settings import FinetuneSettings
 from tests.client.helpers import NAMES, Notes, model_files, weights
 from tests.client.repository import MODEL, Repository
 from tests.shared.checkpoints import file_bytes, read_file
+
+Parameters = dict[str, dict[str, Any]]
 
 ALL = ["delta-sign", "delta-sparse", "delta-int8", "delta", "full"]
 
@@ -32,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_encoding_is_written_and_told(source: Source, folder: Path, notes: Notes) -> None:
-    base = find_base(source.api, MODEL, "v0")
+    base = find_base(source, MODEL, "v0")
     package = pack(source, folder, base, base, Form(["delta-int8"]), folder.parent / "out")
     assert list(package.files) == ["update.safetensors"]
     # The same value everywhere is exact in eight bits.
@@ -44,7 +48,7 @@ def test_an_encoding_is_written_and_told(source: Source, folder: Path, notes: No
 def test_what_scores_much_worse_is_followed_by_what_is_more_exact(
     source: Source, folder: Path, notes: Notes
 ) -> None:
-    base = find_base(source.api, MODEL, "v0")
+    base = find_base(source, MODEL, "v0")
     rng = np.random.default_rng(0)
     tensors = {
         name: (values + rng.standard_normal(values.shape)).astype(np.float32)
@@ -70,7 +74,7 @@ def test_what_scores_much_worse_is_followed_by_what_is_more_exact(
 
 
 def test_the_last_one_is_taken_whatever_it_loses(source: Source, folder: Path) -> None:
-    base = find_base(source.api, MODEL, "v0")
+    base = find_base(source, MODEL, "v0")
     form, out = Form(["delta-sign"]), folder.parent / "out"
     package = pack(source, folder, base, base, form, out, score=lambda _: 0.0, reference=80.0)
     assert package.encoding == "delta-sign"
@@ -79,9 +83,9 @@ def test_the_last_one_is_taken_whatever_it_loses(source: Source, folder: Path) -
 def test_an_update_onto_another_base_is_the_same_update(
     source: Source, folder: Path, repository: Repository
 ) -> None:
-    old = find_base(source.api, MODEL, "v0")
+    old = find_base(source, MODEL, "v0")
     repository.publish(model_files(1))
-    new = find_base(source.api, MODEL, "v1")
+    new = find_base(source, MODEL, "v1")
     own = pack(source, folder, old, old, Form(["delta"]), folder.parent / "a")
     moved = pack(source, folder, old, new, Form(["delta"]), folder.parent / "b")
     one, other = (p.files["update.safetensors"].read_bytes() for p in (own, moved))
@@ -89,17 +93,33 @@ def test_an_update_onto_another_base_is_the_same_update(
 
 
 def test_a_frozen_layer_that_changed_is_not_sent(source: Source, folder: Path) -> None:
-    base = find_base(source.api, MODEL, "v0")
+    base = find_base(source, MODEL, "v0")
     frozen = Form(["delta"], frozen=(next(iter(NAMES)),))
     with pytest.raises(errors.ContributionRejected, match="was to be frozen"):
         pack(source, folder, base, base, frozen, folder.parent / "out")
 
 
 def test_a_model_that_learnt_nothing_is_not_sent(source: Source, folder: Path) -> None:
-    base = find_base(source.api, MODEL, "v0")
+    base = find_base(source, MODEL, "v0")
     (folder / "model.safetensors").write_bytes(weights(0.0, prefix="bert.", head=True))
     with pytest.raises(errors.ContributionRejected, match="identical to the base"):
         pack(source, folder, base, base, Form(["delta-int8"]), folder.parent / "out")
+
+
+def test_the_policy_says_what_is_screened_here_too(
+    source: Source, folder: Path, notes: Notes
+) -> None:
+    base, out = find_base(source, MODEL, "v0"), folder.parent / "out"
+    strict: Parameters = {
+        "magnitude": {"largest": 0.1, "action": "reject"},
+        "taste": {"of": "a newer server"},
+    }
+    with pytest.raises(errors.ContributionRejected, match="a value moved by 0.5"):
+        pack(source, folder, base, base, Form(["delta"], screening=strict), out)
+    assert not list(out.iterdir())
+    held: Parameters = {"magnitude": {"largest": 0.1}}
+    assert pack(source, folder, base, base, Form(["delta"], screening=held), out).files
+    assert any("will wait for a maintainer's decision: a value moved" in s for s in notes.warned)
 
 
 def test_adapters_are_known_by_their_files(tmp_path: Path) -> None:
@@ -147,7 +167,7 @@ def adapter(folder: Path, **config: object) -> Path:
 def test_an_adapter_travels_without_its_head_and_without_paths(
     source: Source, tmp_path: Path
 ) -> None:
-    base = find_base(source.api, MODEL, "v0")
+    base = find_base(source, MODEL, "v0")
     folder = adapter(tmp_path / "adapter")
     package = pack(source, folder, base, base, Form(["lora"], adapter=folder), tmp_path / "out")
     tensors = read_file(package.files["adapter_model.safetensors"].read_bytes())
@@ -162,9 +182,9 @@ def test_an_adapter_travels_without_its_head_and_without_paths(
 def test_an_adapter_that_depends_on_its_base_does_not_go_onto_another(
     source: Source, tmp_path: Path, repository: Repository
 ) -> None:
-    old = find_base(source.api, MODEL, "v0")
+    old = find_base(source, MODEL, "v0")
     repository.publish(model_files(1))
-    new = find_base(source.api, MODEL, "v1")
+    new = find_base(source, MODEL, "v1")
     plain = adapter(tmp_path / "plain")
     package = pack(source, plain, old, new, Form(["lora"], adapter=plain), tmp_path / "a")
     assert package.encoding == "lora"
@@ -180,14 +200,15 @@ def test_an_adapter_that_depends_on_its_base_does_not_go_onto_another(
 def test_weights_in_place_of_an_adapter_are_explained(
     source: Source, folder: Path, tmp_path: Path, repository: Repository, notes: Notes
 ) -> None:
-    old = find_base(source.api, MODEL, "v0")
+    old = find_base(source, MODEL, "v0")
     repository.publish(model_files(1))
-    new = find_base(source.api, MODEL, "v1")
+    new = find_base(source, MODEL, "v1")
     whole = adapter(tmp_path / "whole", modules_to_save=["pooler"])
     tensors = read_file((whole / "adapter_model.safetensors").read_bytes())
     tensors["base_model.model.pooler.weight"] = np.ones((2, 2), np.float32)
     (whole / "adapter_model.safetensors").write_bytes(file_bytes(tensors))
     form = Form(["full"], adapter=whole)
+    notes.said.clear()
     assert pack(source, folder, old, old, form, tmp_path / "a").encoding == "lora"
     assert not notes.said
     assert pack(source, folder, old, new, form, tmp_path / "b").encoding == "full"

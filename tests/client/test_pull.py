@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from coldfusion_client import pull as pulling
-from coldfusion_client.bases import Source, model_name, version_name
+from coldfusion_client.bases import model_name, version_name
 from coldfusion_client.pull import pull
 from coldfusion_client.record import read_record
+from coldfusion_client.source import Source
 from coldfusion_shared import errors
 from coldfusion_shared.schemas.bases import Manifest
 from tests.client.helpers import model_files
@@ -23,10 +24,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+PROOF = {"coldfusion.json", "manifest.json", "model.sig"}
+
+
 def held(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.name != "coldfusion.json"
-    }
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in PROOF}
 
 
 def test_a_base_becomes_a_folder(source: Source, repository: Repository, out: Path) -> None:
@@ -80,9 +82,11 @@ def test_an_older_base_is_replaced_and_what_is_not_ours_stays(
     repository.publish(new)
     pulled = pull(source, MODEL, "latest", out)
     assert (pulled.version, pulled.updated) == ("v1", True)
-    assert sorted(path.name for path in out.iterdir()) == [
-        "coldfusion.json", "model.safetensors", "notes.txt", "sub",
-    ]  # fmt: skip
+    assert {path.name for path in out.iterdir()} - PROOF == {
+        "model.safetensors",
+        "notes.txt",
+        "sub",
+    }
     assert (out / "model.safetensors").read_bytes() == new["model.safetensors"]
     assert read_record(out) == read_record(out)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from coldfusion_client.bases import Source
 from coldfusion_client.pull import pull
 from coldfusion_client.push import push
+from coldfusion_client.source import Source
 from coldfusion_shared import errors
 from tests.client.helpers import model_files, weights
 from tests.client.repository import MODEL, Repository

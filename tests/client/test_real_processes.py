@@ -84,7 +84,7 @@ def test_killed_in_the_middle_of_training_the_same_command_goes_on(
     assert repository.contributions == {}
 
     with start(url, films, output) as resumed:
-        _, told = resumed.communicate(timeout=120)
+        _, told = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, told
     found = re.search(r"Going on after step (\d+)\.", told)
     assert found and 0 < int(found[1]) < 320
@@ -106,7 +106,7 @@ def test_processes_of_torchrun_contribute_once(
     # Scored once more after decoding, by the process that is left.
     words = ("--max-steps", "4", "--encoding", "delta-int8", "--json")
     with start(url, films, output, *words, launcher=launcher) as both:
-        result, told = both.communicate(timeout=120)
+        result, told = both.communicate(timeout=300)
     assert both.returncode == 0, told
     # One document: the second process says nothing.
     assert json.loads(result)["contribution"] == "c0"
@@ -131,7 +131,7 @@ def test_data_may_have_a_name_that_is_no_text(
             *("--data", file, "--column", "label=grün".encode(), "--dataset-name", b"gr\xfcn"),
             *("--max-steps", "2", "--max-length", "16", "--json"),
         ],
-        cwd=tmp_path, capture_output=True, timeout=120,
+        cwd=tmp_path, capture_output=True, timeout=300,
         env={**os.environ, "COLDFUSION_TOKEN": TOKEN, "OMP_NUM_THREADS": "1", **locale},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

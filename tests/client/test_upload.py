@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from coldfusion_client.api import Api
-from coldfusion_client.bases import Source
+from coldfusion_client.source import Source
 from coldfusion_client.transfer.upload import upload
 from coldfusion_shared import errors
 from coldfusion_shared.schemas.contributions import Declaration, UploadPlan

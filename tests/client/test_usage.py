@@ -31,7 +31,7 @@ WRONG = [
 def ran(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "coldfusion_client", *words],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(url: str) -> None:
     command = [sys.executable, "-m", "coldfusion_client", "models", "--server", url]
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300)
     os.close(writing)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -100,7 +100,7 @@ def test_ctrl_c_is_130_and_a_document() -> None:
         ) as waiting:
             connection, _ = silent.accept()
             waiting.send_signal(signal.SIGINT)
-            output, errors = waiting.communicate(timeout=60)
+            output, errors = waiting.communicate(timeout=300)
             connection.close()
     assert waiting.returncode == 130, errors
     assert json.loads(output)["error"]["code"] == "interrupted"

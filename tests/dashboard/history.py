@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coldfusion_server.services.rounds import close_by_hand
+from coldfusion_server.services.closing import close_by_hand
 from tests.server.repository import MODEL, Repository, body_of, declaration, tiny_tensors
 from tests.shared.checkpoints import file_bytes
 
@@ -34,10 +34,17 @@ def contribute(
 
 
 def evaluate(repo: Repository, version: str, **scores: float) -> None:
-    """Post scores of one base."""
+    """Post scores of one base, measured with three seeds and small errors."""
+    errors = dict.fromkeys(scores, 0.2)
     answer = repo.client(repo.token("eve", "evaluator")).post(
         f"/v1/models/{MODEL}/bases/{version}/evaluations",
-        json={"suite": "demo", "protocol": "frozen", "scores": scores},
+        json={
+            "suite": "demo",
+            "protocol": "frozen",
+            "scores": scores,
+            "standard_errors": errors,
+            "seeds": [0, 1, 2],
+        },
     )
     assert answer.status_code == 201, answer.text
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from coldfusion_server.db.tables import BaseRow
 from coldfusion_server.services import bases
+from coldfusion_server.services.head_moves import newest
 from coldfusion_server.services.lookup import find_base, find_model, manifest_of
+from coldfusion_server.services.rollback import roll_back
 from coldfusion_shared.schemas.bases import Manifest, ParentBase
 from coldfusion_shared.schemas.evaluations import Evaluation, Suite
+from coldfusion_shared.schemas.models import RollbackRequest
 from coldfusion_shared.schemas.recipes import Recipe
 from tests.server.measured import dataset, suite
 from tests.server.repository import MODEL, Repository
@@ -91,13 +94,15 @@ def measure(
     **fields: Any,
 ) -> None:
     """Post scores of one base; the suite, if there is one, has to be registered."""
+    seeds = fields.get("seeds", [0, 1, 2])
     body = {
         "suite": "hand-made" if of is None else of.name,
         "suite_digest": None if of is None else of.digest(),
         "protocol": "frozen",
         "scores": dict(scores),
         "standard_errors": {} if errors is None else dict.fromkeys(scores, errors),
-        "seeds": [0, 1, 2],
+        "seeds": seeds,
+        "by_seed": {name: [score] * len(seeds) for name, score in scores.items()},
         "software": "coldfusion tests",
         **fields,
     }
@@ -107,22 +112,28 @@ def measure(
     assert answer.status_code in (200, 201), answer.text
 
 
+def go_to(repo: Repository, version: str, reason: str) -> None:
+    """Roll the model back to a base, or forward again."""
+    wanted = RollbackRequest(version=version, reason=reason)
+    roll_back(repo.ctx, MODEL, wanted, repo.principal("mia", "maintainer"))
+
+
 def grow(repo: Repository, count: int, name: str = MODEL) -> None:
-    """Add `count` bases that are made of nothing: their files are those of the one before."""
+    """Add `count` bases onto the head, made of nothing: their files are those of the one before."""
     with repo.ctx.database.write() as session:
         model = find_model(session, name, repo.principal("mia", "maintainer"))
         for _ in range(count):
-            head = find_base(session, model, "latest")
-            bases.add_base(session, model, _next(head), head.number + 1)
+            head, number = find_base(session, model, "latest"), newest(session, model) + 1
+            bases.add_base(repo.ctx, session, model, _next(head, number))
 
 
-def _next(head: BaseRow) -> Manifest:
+def _next(head: BaseRow, number: int) -> Manifest:
     manifest = manifest_of(head)
     return manifest.model_copy(
         update={
-            "version": f"v{head.number + 1}",
+            "version": f"v{number}",
             "parent": ParentBase(version=manifest.version, digest=head.digest),
-            "round": head.number + 1,
+            "round": number,
             "recipe": Recipe(),
             "server_lr": 1.0,
             "created_at": manifest.created_at + timedelta(days=1),

@@ -48,7 +48,7 @@ class Community:
     def __init__(self, server: Server, tokens: dict[str, str]) -> None:
         self.server = server
         self.tokens = tokens
-        self.http = httpx.Client(base_url=server.url, trust_env=False)
+        self.http = httpx.Client(base_url=server.url, trust_env=False, timeout=120)
 
     def post(self, who: str, path: str, body: Any = None, **headers: str) -> Any:
         headers["Authorization"] = f"Bearer {self.tokens[who]}"
@@ -80,6 +80,10 @@ class Community:
         body = {"suite": "demo", "protocol": "frozen", "scores": {"reviews": score}, **more}
         self.post("eve", f"/models/{MODEL}/bases/{version}/evaluations", body)
 
+    def go_to(self, version: str) -> None:
+        """Roll back to a base, or forward again."""
+        self.post("mia", f"/models/{MODEL}/rollback", {"version": version, "reason": "a try"})
+
     @property
     def version(self) -> str:
         return str(self.http.get(f"/v1/models/{MODEL}").json()["current"])
@@ -87,7 +91,7 @@ class Community:
     def past_v0(self) -> None:
         """Wait for a round, made here unless another test has made one."""
         if self.version == "v0":
-            for seed, who in enumerate(("ann", "bob")):
+            for seed, who in enumerate(("dan", "eli"), 51):
                 self.contribute(who, file_bytes(body_of(tensors(), seed)), "v0")
         wait_for(lambda: self.version != "v0", "a round")
 
@@ -97,8 +101,9 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
     folder = tmp_path_factory.mktemp("browser") / "data"
     with repository(folder) as made:
         made.model(tensors=tensors(), min_contributions=2)
-        tokens = {name: made.token(name) for name in ("ann", "bob", "cyd")}
+        tokens = {name: made.token(name) for name in ("ann", "bob", "cyd", "dan", "eli")}
         tokens["eve"] = made.token("eve", "evaluator")
+        tokens["mia"] = made.token("mia", "maintainer")
     server = Server(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLDFUSION_PART_BYTES", str(PART))
@@ -160,7 +165,7 @@ def live(page: Page, path: str) -> None:
 
 def click_until(page: Page, name: str, becomes: str) -> None:
     """Click a button until it has another name; a refresh in between shows it as it was."""
-    for _ in range(10):
+    for _ in range(100):
         page.get_by_role("button", name=name).first.click()
         with suppress(AssertionError):
             expect(page.get_by_role("button", name=becomes)).to_be_visible(timeout=1500)
@@ -199,8 +204,9 @@ def test_a_round_is_watched_from_declaration_to_the_new_base(
     expect(page.locator("#part-history")).to_contain_text("ann 0.5, bob 0.5")
     expect(page.locator("#round-title")).to_contain_text("Round 2")
 
-    community.evaluate("v0", 60.0)
-    community.evaluate("v1", 66.5)
+    sure = {"standard_errors": {"reviews": 0.5}, "seeds": [0, 1, 2]}
+    community.evaluate("v0", 60.0, **sure)
+    community.evaluate("v1", 66.5, **sure)
     expect(page.locator("#part-current")).to_contain_text("Yes, +6.50 points")
     expect(page.locator("#part-scores")).to_contain_text("66.50")
     assert is_the_same_document(page)
@@ -284,6 +290,26 @@ def test_errors_are_drawn_and_data_sets_that_were_opened_stay_open(
     community.evaluate("v1", 65.0, scores=dict.fromkeys(names, 65.0), **more)
     expect(table).to_contain_text("65.00 ± 0.50")
     expect(table).to_be_visible()
+    assert is_the_same_document(page)
+
+
+def test_a_rollback_is_seen_at_once(page: Page, community: Community) -> None:
+    community.past_v0()
+    head = community.version
+    try:
+        live(page, f"/models/{MODEL}")
+        community.go_to("v0")
+        expect(page.locator(".version.big")).to_have_text("v0")
+        expect(page.locator("#part-current")).to_contain_text(
+            f"from {head} to v0 by mia’s rollback"
+        )
+        expect(page.locator("#part-history th", has_text="current")).to_contain_text("v0")
+        assert is_the_same_document(page)
+        live(page, f"/models/{MODEL}/bases/{head}")
+        expect(page.locator("h1 .badge")).to_have_text("abandoned")
+    finally:
+        community.go_to(head)
+    expect(page.locator("h1 .badge")).to_have_text("current")
     assert is_the_same_document(page)
 
 

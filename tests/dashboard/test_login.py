@@ -71,6 +71,7 @@ def test_an_expired_token_is_told(repo: Repository) -> None:
     [
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://[::"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site", "origin": "http://testserver"},
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,11 +13,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 from coldfusion_server.dashboard.rendering import EVENTS
+from coldfusion_server.evaluator import evaluate_once, prepare
+from coldfusion_server.services import evaluation_tries, leases
+from coldfusion_server.services.evaluation_tries import MAX_TRIES, Subject
+from coldfusion_server.services.lookup import find_base, find_model
+from coldfusion_shared.errors import EvaluationFailed
+from coldfusion_shared.schemas.evaluations import EvaluationReport
 from tests.dashboard.history import PRIVATE
-from tests.dashboard.measured import HOSTILE_NAMES, grow, kinds_suite, measure, register
+from tests.dashboard.measured import HOSTILE_NAMES, go_to, grow, kinds_suite, measure, register
 from tests.dashboard.test_pages import Elements, flat, text
 from tests.server.backends import Backend
-from tests.server.measured import dataset, suite
+from tests.server.measured import dataset, report, suite
 from tests.server.repository import MODEL, Repository, repository
 
 PAGE, API = f"/models/{MODEL}", f"/v1/models/{MODEL}/bases"
@@ -145,6 +152,21 @@ def test_the_page_listens_to_what_evaluators_do(repo: Repository) -> None:
     assert {"suite.registered", "evaluation.posted"} <= happened <= set(EVENTS)
 
 
+def test_after_a_rollback_only_what_the_head_comes_from_counts(tmp_path: Path) -> None:
+    with repository(tmp_path) as opened:
+        opened.model()
+        grow(opened, 2)
+        for version, score in [("v0", 80.0), ("v1", 85.0), ("v2", 50.0)]:
+            measure(opened, version, {"poems": score})
+        go_to(opened, "v1", "v2 forgot the poems")
+        grow(opened, 1)
+        client = opened.client()
+        current, overview = (flat(text(client, path)) for path in (f"{PAGE}?part=current", "/"))
+    assert "Yes, +5.00 points" in current and "50.00" not in current
+    assert "Measured up to v1; v3 is still to be measured." in current
+    assert "+5.00 ± 1.41 points since v0, measured up to v1" in overview
+
+
 # The live card.
 
 
@@ -202,9 +224,21 @@ def test_the_gain_chart_stands_alone(visitor: TestClient) -> None:
 def test_a_base_without_a_gain_has_a_picture_that_says_so(visitor: TestClient) -> None:
     for version, words in [("v0", "The base that others"), ("v1", "Not compared with v0")]:
         assert words in " ".join(words_of(picture(visitor, f"{API}/{version}/card/gain.svg")))
-    unknown = picture(visitor, f"{API}/v3/card/gain.svg?series={'0' * 12}")
-    assert "Not compared" in " ".join(words_of(unknown))
     assert visitor.get(f"{API}/v3/card/gain.svg?series=<x>").status_code == 422
+
+
+def test_a_series_that_is_not_there_is_not_found(visitor: TestClient) -> None:
+    unknown = visitor.get(f"{API}/v3/card/gain.svg?series={'0' * 12}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    assert "0" * 12 in unknown.json()["detail"] and unknown.json()["hint"]
+    # One that is there, of a base that was not measured.
+    (key, *_) = re.findall(r"series=([0-9a-f]{12})", visitor.get(f"{API}/v3/card").text)
+    assert visitor.get(f"{API}/v3/card/gain.svg?series={key}").status_code == 200
+    assert visitor.get(f"{API}/v1/card/gain.svg?series={key}").status_code == 404
+    # There is nothing before v0, and still it was measured.
+    assert "The base that others" in " ".join(
+        words_of(picture(visitor, f"{API}/v0/card/gain.svg?series={key}"))
+    )
 
 
 def test_a_private_models_card_is_for_who_may_read_it(
@@ -305,10 +339,11 @@ def test_a_single_base_without_errors_is_enough(tmp_path: Path) -> None:
     ("score", "seeds", "words"),
     [
         (61.0, [0, 1], "Not measurably, +1.00 points"),
-        (61.0, [0, 1], "is 1.41 points; less than two of them may well be chance."),
+        (61.0, [0, 1], "is 1.41 points; up to 2.8 of them may well be chance."),
+        (63.0, [0, 1], "Not measurably, +3.00 points"),
         (90.0, [0], "Not known, +30.00 points"),
         (90.0, [0], "It was measured with one seed: whether this is chance nobody can tell."),
-        (57.0, [0, 1], f"No, {MINUS}3.00 points"),
+        (53.0, [0, 1], f"No, {MINUS}7.00 points"),
         (60.0, [0, 1], "The same, ±0.00 points"),
     ],
 )
@@ -321,3 +356,99 @@ def test_the_answer_is_no_bolder_than_the_noise_allows(
         measure(opened, "v0", {"reviews": 60.0}, seeds=seeds)
         measure(opened, "v1", {"reviews": score}, seeds=seeds)
         assert words in flat(text(opened.client(), f"{PAGE}?part=current"))
+
+
+@pytest.mark.parametrize(
+    ("errors", "seeds", "words"),
+    [
+        (None, [0, 1, 2], "No standard errors were given"),
+        (1.0, [], "How many seeds the standard errors are of was not said"),
+    ],
+)
+def test_what_has_no_known_error_is_no_answer(
+    errors: float | None, seeds: list[int], words: str, tmp_path: Path
+) -> None:
+    with repository(tmp_path) as opened:
+        opened.model()
+        grow(opened, 1)
+        for version, score in (("v0", 60.0), ("v1", 90.0)):
+            measure(opened, version, {"reviews": score}, errors=errors, seeds=seeds)
+        page = text(opened.client(), f"{PAGE}?part=current")
+        others = [text(opened.client(), path) for path in (f"{PAGE}?part=scores", "/")]
+    assert "Not known, +30.00 points" in flat(page) and words in flat(page)
+    # Nor is it coloured as one, where there is no room for words.
+    for other in others:
+        assert "+30.00" in other and "change good" not in other
+
+
+# What the Repository's own evaluator could not measure.
+
+REASON = "The score is no number. <b>Sorry</b>"
+
+
+def fail(repo: Repository, version: str, tries: int = MAX_TRIES) -> None:
+    """Let the Repository's own evaluator fail with a base, for good after `MAX_TRIES`."""
+
+    def broken(
+        folder: Path, moved: Callable[[], None], base: Path | None = None
+    ) -> EvaluationReport:
+        raise EvaluationFailed(REASON)
+
+    task = prepare(repo.ctx, SUITE, "frozen", 3, lambda kept: broken)
+    with repo.ctx.database.read() as session:
+        base = Subject(base=find_base(session, find_model(session, MODEL, None), version).id)
+    for _ in range(tries):
+        with leases.held(repo.ctx, task.what.key(base), "a") as lease:
+            assert lease is not None
+            done = evaluation_tries.begin(repo.ctx, task.what, base, lease)
+            assert done is not None
+            evaluation_tries.fail(repo.ctx, task.what, base, lease, done, REASON)
+        repo.clock.advance(hours=1)
+
+
+def test_where_measuring_failed_the_pages_say_so_and_why(tmp_path: Path) -> None:
+    said = "The Repository's own evaluator could not measure v0 (frozen, text ):"
+    with repository(tmp_path) as opened:
+        opened.model()
+        fail(opened, "v0")
+        client = opened.client()
+        pages = [text(client, path) for path in (PAGE, f"{PAGE}/bases/v0", "/")]
+        card = client.get(f"{API}/v0/card").text
+        assert "evaluation.failed" in {event["type"] for event in opened.get("/v1/events")}
+    for page in pages[:2]:
+        plain = html.unescape(flat(page))
+        assert said in plain and REASON in plain
+        assert "ot measured yet" not in plain and "<b>Sorry" not in page
+    assert "could not be measured" in pages[2] and "not measured yet" not in pages[2]
+    assert (
+        "evaluator could not measure v0 (frozen, text): The score is no number. &lt;b&gt;" in card
+    )
+    assert "Nobody has measured" not in card
+    assert "evaluation.failed" in EVENTS
+
+
+def test_a_failure_stands_beside_what_was_measured_before_until_it_is_over(tmp_path: Path) -> None:
+    with repository(tmp_path) as opened:
+        opened.model()
+        grow(opened, 2)
+        register(opened, SUITE)
+        for version in ("v0", "v1"):
+            measure(opened, version, gains(0, 0, 0), SUITE)
+        client = opened.client()
+        assert "v2 is still to be measured" in flat(text(client, PAGE))
+        fail(opened, "v2", 1)
+        page = flat(text(client, PAGE))
+        assert "has failed to measure v2 and tries again" in page
+        assert "Measured up to v1." in page and "still to be measured" not in page
+        assert "tries again" not in flat(text(client, f"{PAGE}/bases/v1"))
+        task = prepare(opened.ctx, SUITE, "frozen", 3, lambda kept: measured_at_last)
+        while evaluate_once(opened.ctx, task, "a"):
+            pass
+        assert "tries again" not in flat(text(client, PAGE))
+
+
+def measured_at_last(
+    folder: Path, moved: Callable[[], None], base: Path | None = None
+) -> EvaluationReport:
+    """Measure it after all."""
+    return report(SUITE)

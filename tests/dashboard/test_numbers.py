@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,8 @@ from coldfusion_server.dashboard import charts, formats, telling, words
 from coldfusion_server.dashboard.values import Value
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.rounds.closing import Waiting, missing
+from coldfusion_shared.schemas.contributions import Contribution
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.rounds import Round
 from tests.dashboard.measured import HOSTILE_NAMES
@@ -199,12 +202,43 @@ def test_every_state_has_a_tone_and_words() -> None:
 
 
 @pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        ({}, ""),
+        ({"staleness": 0, "factor": 1.0}, ""),
+        ({"carried": 1}, "kept for later: moved on to a later round once"),
+        (
+            {"staleness": 1, "factor": 0.5},
+            "made 1 base away from the one it goes onto, so that it counts 0.50 times",
+        ),
+        (
+            {"staleness": 3, "factor": 0.5, "carried": 2},
+            "moved on to a later round 2 times; made 3 bases",
+        ),
+    ],
+)
+def test_how_late_a_contribution_is_in_words(late: dict[str, Any], said: str) -> None:
+    item = Contribution.model_construct(**{"staleness": None, "factor": None, "carried": 0, **late})
+    found = words.lateness(item)
+    assert said in found and bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
     ("accepted", "policy", "hours", "sentence", "has_time"),
     [
         (0, {"min_contributions": 2}, 0, "Needs 2 more accepted contributions", False),
         (1, {"min_contributions": 2, "deadline_seconds": 7200}, 1, "Needs 1 more", True),
         (1, {"min_contributions": 2, "deadline_seconds": 7200}, 3, "then closes at once", False),
         (2, {"min_contributions": 2}, 0, "about to close", False),
+        (
+            1,
+            {"min_contributions": 2, "min_contributors": 2},
+            0,
+            "from 1 further contributor",
+            False,
+        ),
+        (0, {"by_hand": True}, 0, "then a maintainer closes it by hand.", False),
+        (1, {"by_hand": True}, 0, "A maintainer closes it by hand.", False),
         (2, {"min_contributions": 2, "deadline_seconds": 7200}, 1, "Has enough to close", True),
         (
             2,
@@ -216,12 +250,13 @@ def test_every_state_has_a_tone_and_words() -> None:
     ],
 )
 def test_what_a_round_waits_for(
-    accepted: int, policy: dict[str, int], hours: int, sentence: str, has_time: bool
+    accepted: int, policy: dict[str, Any], hours: int, sentence: str, has_time: bool
 ) -> None:
     rules = Policy.model_validate(policy)
     ends = None
     if rules.deadline_seconds is not None:
         ends = NOW + timedelta(seconds=rules.deadline_seconds)
+    lacking = missing(rules, [Waiting(str(n), "ann", None, None, n) for n in range(accepted)])
     opened = Round(
         model="demo/tiny",
         number=1,
@@ -234,7 +269,8 @@ def test_what_a_round_waits_for(
         closes_at=ends,
         accepted=accepted,
         waiting=0,
-        missing=max(0, rules.min_contributions - accepted),
+        missing=lacking.contributions,
+        needs=lacking.text,
         fused_bytes=0,
         total_bytes=0,
         reason=None,

@@ -14,10 +14,13 @@ from sqlalchemy import select
 
 from coldfusion_server.dashboard.rendering import EVENTS
 from coldfusion_server.db.tables import RoundRow
-from coldfusion_server.services.rounds import advance, close_by_hand
+from coldfusion_server.services.cancelling import cancel
+from coldfusion_server.services.closing import close_by_hand
+from coldfusion_server.services.rounds import advance
 from coldfusion_shared.rounds import RoundState
 from tests.dashboard.history import HOSTILE, LONG, PRIVATE, contribute, live_through
-from tests.server.backends import Backend
+from tests.dashboard.measured import go_to, grow
+from tests.server.backends import Backend, both_databases
 from tests.server.repository import MODEL, Repository, body_of, repository, tiny_tensors
 from tests.shared.checkpoints import file_bytes
 
@@ -52,7 +55,13 @@ def flat(html: str) -> str:
 
 def test_the_overview_shows_what_matters_of_a_model(visitor: TestClient) -> None:
     page = flat(text(visitor, "/"))
-    for fact in ("demo/ tiny", "v1", "+2.00 points since v0", "Round 2 open", "1 of 3 accepted"):
+    for fact in (
+        "demo/ tiny",
+        "v1",
+        "+2.00 ± 0.20 points since v0",
+        "Round 2 open",
+        "1 of 3 accepted",
+    ):
         assert fact in page
     assert "4 contributors" in page and "published" in page
 
@@ -107,7 +116,8 @@ def test_a_past_round_shows_what_was_rejected_and_why(visitor: TestClient) -> No
 def test_a_receipt_has_everything(repo: Repository, visitor: TestClient) -> None:
     items = repo.get(f"/v1/models/{MODEL}/contributions?contributor=ann&round=1")["items"]
     page = flat(text(visitor, f"/contributions/{items[0]['id']}"))
-    for fact in ("Part of a published base", "with weight 0.5", "finite pass", "reviews", "71.50"):
+    for fact in ("Part of a published base", "with weight 0.5", "finite pass", "reviews", "71.50",
+                 "Weight 0.5", "Cosine 0.", "over the round’s median"):  # fmt: skip
         assert fact in page
     assert items[0]["files"][0]["sha256"][:16] in page
 
@@ -140,6 +150,41 @@ def test_the_page_listens_to_every_event_that_happened(
     happened = {event["type"] for event in repo.get("/v1/events?limit=500")}
     assert happened <= set(EVENTS)
     assert "sse:contribution.accepted" in text(visitor, PAGE)
+
+
+def test_a_rollback_is_told_with_its_reason(tmp_path: Path) -> None:
+    with repository(tmp_path) as opened:
+        opened.model()
+        grow(opened, 2)
+        assert "The head went" not in text(opened.client(), PAGE)
+        go_to(opened, "v1", HOSTILE)
+        client = opened.client()
+        page = text(client, PAGE)
+        older, abandoned = (flat(text(client, f"{PAGE}/bases/{v}")) for v in ("v0", "v2"))
+        grow(opened, 1)
+        after = flat(text(client, PAGE))
+        below = flat(text(client, f"{PAGE}/bases/v1"))
+    assert "The head went from v2 to v1 by mia’s rollback, 2026-06-01 12:00 UTC" in flat(page)
+    assert HOSTILE not in page and "alert(1)" in flat(page)
+    assert "v0 older" in older and "v2 abandoned" in abandoned
+    assert "v1, the current base, does not come from it." in abandoned
+    assert "The head went" not in after and "v1 older" in below
+
+
+@pytest.mark.parametrize("path", [f"{PAGE}?part={part}" for part in PARTS] + [f"{PAGE}/bases/v0"])
+def test_what_shows_the_head_listens_to_its_moves(visitor: TestClient, path: str) -> None:
+    (kinds,) = set(re.findall(r'data-live="([^"]+)"', text(visitor, path)))
+    assert "model" in kinds.split()
+
+
+def test_a_cancelled_round_says_where_its_contributions_went(tmp_path: Path) -> None:
+    with repository(tmp_path) as opened:
+        opened.model(min_contributions=2)
+        contribute(opened, "ann", file_bytes(body_of(tiny_tensors(), 1)))
+        who = opened.principal("mia", "maintainer")
+        cancel(opened.ctx, MODEL, "1", "the data were wrong", who)
+        page = flat(text(opened.client(), f"{PAGE}/rounds/1"))
+    assert "They all went on to later rounds." in page and "There were none" not in page
 
 
 def test_a_round_that_fuses_shows_how_far_it_is(tmp_path: Path) -> None:
@@ -241,7 +286,7 @@ def test_pages_are_not_kept_and_answer_head(visitor: TestClient) -> None:
     answer = visitor.head(PAGE)
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "private, no-store"
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
 
 
 def test_assets_are_kept_for_ever_by_their_content(visitor: TestClient) -> None:
@@ -255,6 +300,7 @@ def test_assets_are_kept_for_ever_by_their_content(visitor: TestClient) -> None:
     assert visitor.get("/static/../rendering.py").status_code == 404
 
 
+@both_databases
 def test_lists_are_paged(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coldfusion_server.dashboard.views.CONTRIBUTIONS", 1)
     first = text(repo.client(), PAGE)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t
 
 from coldfusion_server.dashboard import telling
 from coldfusion_server.dashboard.scores import SHOWN, Series, series
-from coldfusion_server.dashboard.values import Value, average, difference, middle
-from coldfusion_shared.schemas.evaluations import Evaluation
+from coldfusion_server.dashboard.values import Value, average, difference, middle, student
+from coldfusion_shared.schemas.evaluations import OWN_EVALUATOR, Evaluation
 from tests.dashboard.measured import evaluation
 
 ONE, OTHER = "1" * 64, "2" * 64
@@ -42,9 +46,53 @@ def test_more_evaluators_are_not_more_certain() -> None:
     assert middle([Value(60.0, 1.0), Value(62.0, 3.0)]) == Value(61.0, 2.0)
 
 
-def test_less_than_two_errors_are_not_clear() -> None:
-    assert Value(2.0, 1.0).clear and Value(-2.0, 1.0).clear and not Value(1.9, 1.0).clear
-    assert Value(0.1).clear
+@given(st.one_of(st.integers(1, 40).map(float), st.floats(10, 1e6)))
+def test_the_quantiles_are_those_of_students_t(freedom: float) -> None:
+    assert student(freedom) == pytest.approx(t.ppf(0.975, freedom), abs=6e-4)
+
+
+@given(st.floats(1, 10, exclude_max=True))
+def test_of_few_degrees_of_freedom_whole_ones_count(freedom: float) -> None:
+    assert student(freedom) == student(float(int(freedom))) >= t.ppf(0.975, freedom) - 6e-4
+
+
+def test_the_fewer_seeds_the_more_is_chance() -> None:
+    for freedom, least in ((1, 12.71), (2, 4.31), (4, 2.78), (20, 2.09), (10**6, 1.97)):
+        assert Value(least, 1.0, freedom).clear and Value(-least, 1.0, freedom).clear
+        assert not Value(least - 0.02, 1.0, freedom).clear
+    assert not Value(0.0, 0.0, 2).clear and Value(0.1, 0.0, 2).clear
+
+
+def test_what_has_no_error_is_never_clear() -> None:
+    assert not Value(90.0).clear and not Value(90.0, None, 2).clear
+    assert not Value(90.0, 0.0).clear, "of an error whose seeds are not known nobody can tell"
+
+
+def test_degrees_of_freedom_add_up_by_welchs_formula() -> None:
+    same = [Value(60.0, 1.0, 2)] * 10
+    # 10 data sets of equal errors: 10^2 / (10 / (2 + 2)) - 2.
+    assert average(same).freedom == pytest.approx(38)
+    assert difference(average(same), average(same)).freedom == pytest.approx(78)
+    assert average([Value(60.0, 1.0, 2), Value(60.0, 1e-9, 2)]).freedom == pytest.approx(2)
+    assert average([Value(60.0, 0.0, 2), Value(60.0, 0.0, 4)]).freedom == 2
+    assert average([Value(60.0, 1.0, 2), Value(60.0, 1.0)]).freedom is None
+    assert middle([Value(60.0, 1.0, 2), Value(60.0, 1.0, 9)]).freedom == 2
+
+
+@pytest.mark.parametrize(("seeds", "datasets"), [(2, 1), (3, 1), (3, 10), (5, 3)])
+def test_equal_bases_are_seldom_called_different(seeds: int, datasets: int) -> None:
+    """By simulation: the whole error is the seeds', which is the hardest case."""
+    rng = np.random.default_rng(seeds)
+
+    def measured() -> Value:
+        drawn = rng.normal(70, 1, (datasets, seeds))
+        errors = drawn.std(-1, ddof=1) / seeds**0.5
+        pairs = zip(drawn.mean(-1), errors, strict=True)
+        return average(Value(float(score), float(error), seeds - 1) for score, error in pairs)
+
+    wrong = sum(difference(measured(), measured()).clear for _ in range(2000)) / 2000
+    # 5 percent, and what 2000 draws may add to that.
+    assert wrong < 0.072
 
 
 # What shares a line.
@@ -101,6 +149,30 @@ def test_what_is_pinned_comes_before_what_is_not_and_the_newest_base_first() -> 
         ]
     )
     assert [item.digest for item in found] == [OTHER, ONE, None]
+
+
+def test_a_name_moves_no_series_to_the_front() -> None:
+    long = [evaluation(f"v{n}", a=60.0, digest=ONE, suite="zebras") for n in range(3)]
+    short = [evaluation(f"v{n}", a=60.0, digest=OTHER, suite="aardvarks") for n in (2, 5)]
+    newer = evaluation("v6", a=60.0, digest="3" * 64, suite="badgers")
+    assert [item.suite for item in series([newer, *short, *long])] == [
+        "zebras",
+        "aardvarks",
+        "badgers",
+    ]
+    late = evaluation("v6", a=60.0, digest=ONE, suite="zebras", metric="macro F1")
+    assert [item.versions for item in series([newer, late])] == [["v6"], ["v6"]]
+    assert [item.suite for item in series([newer, late])] == ["badgers", "zebras"]
+
+
+def test_the_repositorys_own_evaluators_series_is_the_headline() -> None:
+    own = evaluation("v4", "few-shot", a=60.0, digest=OTHER, suite="z", evaluator=OWN_EVALUATOR)
+    others = [evaluation(f"v{n}", a=90.0, digest=ONE, suite="a") for n in range(9)]
+    assert [item.suite for item in series([*others, own])] == ["z", "a"]
+    # Several of its own: as of others.
+    frozen = evaluation("v1", a=60.0, digest=ONE, suite="b", evaluator=OWN_EVALUATOR)
+    found = series([own, frozen])
+    assert [item.protocol for item in found] == ["frozen", "few-shot"]
 
 
 def test_bases_are_in_the_order_of_their_numbers() -> None:
@@ -209,12 +281,15 @@ def test_what_a_suite_says_holds_for_its_digest_alone() -> None:
 @pytest.mark.parametrize(
     ("scores", "errors", "seeds", "verdict"),
     [
-        ((60.0, 63.0), 1.0, [0, 1, 2], "better"),
-        ((60.0, 57.0), 1.0, [0, 1, 2], "worse"),
-        ((60.0, 62.0), 1.0, [0, 1, 2], "unclear"),
+        ((60.0, 64.0), 1.0, [0, 1, 2], "better"),
+        ((60.0, 56.0), 1.0, [0, 1, 2], "worse"),
+        ((60.0, 63.0), 1.0, [0, 1, 2], "unclear"),
+        ((60.0, 63.0), 1.0, list(range(30)), "better"),
         ((60.0, 60.001), 0.0, [0, 1, 2], "same"),
         ((60.0, 90.0), 1.0, [0], "one seed"),
-        ((60.0, 61.0), None, [], "better"),
+        ((60.0, 90.0), None, [], "unknown"),
+        ((60.0, 90.0), None, [0, 1, 2], "unknown"),
+        ((60.0, 90.0), 1.0, [], "unknown"),
     ],
 )
 def test_the_verdict_is_no_bolder_than_the_noise_allows(
@@ -237,15 +312,15 @@ def test_a_table_shows_the_first_base_and_the_newest() -> None:
 
 def test_gains_are_told_in_a_sentence() -> None:
     found = only(
-        evaluation("v0", a=60.0, b=60.0, c=60.0, errors=1.0),
-        evaluation("v1", a=60.5, b=63.0, c=57.0, errors=1.0),
+        evaluation("v0", a=60.0, b=60.0, c=60.0, errors=1.0, seeds=[0, 1, 2]),
+        evaluation("v1", a=60.5, b=64.0, c=56.0, errors=1.0, seeds=[0, 1, 2]),
     )
     assert telling.gains(found) == (
-        "v1 is better than v0 on 2 of 3 data sets; 2 of the 3 differences are more than two "
-        "standard errors."
+        "v1 is better than v0 on 2 of 3 data sets; 2 of the 3 differences are more than chance "
+        "explains."
     )
     assert telling.extremes(found.gains_by_dataset) == (
-        "b +3.00 ± 1.41, c \N{MINUS SIGN}3.00 ± 1.41"
+        "b +4.00 ± 1.41, c \N{MINUS SIGN}4.00 ± 1.41"
     )
     without = only(evaluation("v0", a=60.0), evaluation("v1", a=59.0))
     assert telling.gains(without) == "v1 is better than v0 on 0 of 1 data set."

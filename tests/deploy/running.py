@@ -87,7 +87,7 @@ class Container:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=3000,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -101,7 +101,7 @@ class Container:
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
-            timeout=30,
+            timeout=300,
         )
         return done.returncode == 0
 
@@ -110,7 +110,7 @@ class Container:
         assert self.process is not None
         self.process.send_signal(how)
         try:
-            return self.process.wait(20)
+            return self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -224,7 +224,7 @@ class Stack:
                 wait_until(container.is_healthy, f"{service.name} to be healthy")
             elif service.name not in ELSEWHERE:
                 assert container.process is not None
-                assert container.process.wait(60) == 0, container.log
+                assert container.process.wait(300) == 0, container.log
 
     def _container(self, service: Service, number: int) -> Container:
         folder = self.folder / f"{service.name}-{number + 1}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,13 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from coldfusion_server.api.addresses import address_of
 from coldfusion_server.settings import Settings
 from tests.deploy import compose, dockerfile
 from tests.deploy.compose import FILE, ROOT, MissingVariable
 from tests.deploy.running import SEARCH, require_programs
 
-OURS = ("api", "scheduler", "worker", "migrate", "admin")
+OURS = ("api", "scheduler", "worker", "evaluator", "migrate", "admin")
 ONCE = ("migrate", "bucket", "volumes", "admin")
 
 
@@ -128,6 +131,28 @@ def test_our_services_are_given_settings_that_exist(
     assert not Settings(**fields).needs_folder  # type: ignore[arg-type]
 
 
+def test_the_evaluator_is_started_where_env_says_so_and_brings_what_it_needs(
+    services: dict[str, compose.Service],
+) -> None:
+    evaluator, worker = services["evaluator"], services["worker"]
+    assert not evaluator.active({"store"}) and evaluator.active({"store", "evaluator"})
+    given = evaluator.data["build"]["args"]["EXTRAS"].split(",")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(given) <= set(project["optional-dependencies"])
+    assert {"server", "postgres", "s3", "train"} <= set(given)
+    # One name for both would be the image that was built last.
+    assert evaluator.data["image"] != worker.data["image"]
+    assert {"args"} == evaluator.data["build"].keys() - worker.data["build"].keys()
+    # It reads suites where they are mounted, and keeps nothing outside of its volume.
+    mounted = dict(volume.split(":")[:2][::-1] for volume in evaluator.data["volumes"])
+    _, _, suite = evaluator.command
+    assert mounted[str(Path(suite).parent)] == "./deploy/suites"
+    for name in ("COLDFUSION_DATA_DIR", "TMPDIR", "HF_HOME"):
+        assert evaluator.environment[name].startswith("/data")
+    assert mounted["/data"] == "evaluations"
+    assert set(evaluator.data["networks"]) == set(worker.data["networks"])
+
+
 def test_secrets_are_asked_for_and_never_the_same_twice(tmp_path: Path) -> None:
     with pytest.raises(MissingVariable):
         compose.services(compose.read_env(ROOT / ".env.example"))
@@ -146,6 +171,30 @@ def test_secrets_are_asked_for_and_never_the_same_twice(tmp_path: Path) -> None:
     assert len(set(secrets)) == len(secrets)
     # Harmless in a URL, and no longer than any store takes.
     assert all(re.fullmatch("[0-9a-f]{40}", secret) for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ("198.51.100.4", "198.51.100.4"),
+        ("192.168.1.7", "192.168.1.7"),
+        # A proxy before ours adds to what its client has written.
+        ("203.0.113.66, 198.51.100.4, 10.0.0.8", "198.51.100.4"),
+    ],
+)
+def test_nobody_chooses_the_address_that_he_is_counted_by(
+    told: str, counted: str, services: dict[str, compose.Service]
+) -> None:
+    trusted = services["api"].environment["COLDFUSION_TRUSTED_PROXIES"]
+    found: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        found.append(address_of(scope))
+
+    headers = [(b"x-forwarded-for", told.encode())]
+    scope: Any = {"type": "http", "client": ("172.18.0.5", 1), "headers": headers}
+    asyncio.run(ProxyHeadersMiddleware(app, trusted)(scope, None, None))  # type: ignore[arg-type]
+    assert found == [counted]
 
 
 def test_every_variable_is_in_the_example_or_has_a_default() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from coldfusion_server.db.tables import LeaseRow, RoundRow
 from coldfusion_server.scheduler import run_scheduler
-from coldfusion_server.services import rounds
+from coldfusion_server.services import closing
 from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
 from coldfusion_server.services.probes import examine_process
 from coldfusion_server.settings import Settings
@@ -82,7 +82,7 @@ def test_a_worker_that_is_told_to_end_gives_its_fuse_back_and_the_round_has_not_
     for seed in (1, 2):
         repo.contributor(f"c{seed}").contribute(body_file(seed))
     assert work_once(repo.ctx, "screening") and work_once(repo.ctx, "screening")
-    rounds.close_due(repo.ctx)
+    closing.close_due(repo.ctx)
     for at in range(3):
         with pytest.raises(WorkStopped):
             work_once(replace(repo.ctx, pulse=Leave(at)), "leaving")
@@ -159,11 +159,11 @@ def test_a_loop_that_only_fails_does_not_look_well(
             stop.set()
         raise DatabaseUnavailable("It is away.")
 
-    monkeypatch.setattr("coldfusion_server.worker.fuse_next", fail)
-    monkeypatch.setattr("coldfusion_server.scheduler.rounds.close_due", fail)
+    monkeypatch.setattr("coldfusion_server.worker.go_on_next", fail)
+    monkeypatch.setattr("coldfusion_server.scheduler.closing.close_due", fail)
     thread = Thread(target=work, args=(ctx, stop))  # type: ignore[arg-type]
     thread.start()
-    thread.join(30)
+    thread.join(300)
     assert len(tries) > 3
     assert not examine_process(settings, part).ok
 
@@ -193,7 +193,7 @@ def program(folder: Path, *words: str, **settings: str) -> Iterator[subprocess.P
 
 def outcome(folder: Path, *words: str, **settings: str) -> tuple[int, str, str]:
     with program(folder, *words, **settings) as process:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
         return process.returncode, output, errors
 
 
@@ -214,7 +214,7 @@ def test_a_part_alone_lives_hangs_and_ends(part: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGCONT)
         wait_until(lambda: file.stat().st_mtime > LONG_AGO, "another sign of life")
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0
     events = [json.loads(line) for line in errors.splitlines()]
     assert [event["event"] for event in events] == ["started", "stopped"], errors
@@ -237,5 +237,6 @@ def test_the_api_is_asked_and_believes_the_proxy_that_it_is_told_of(tmp_path: Pa
                 f"http://127.0.0.1:{port}/v1/models/",
                 headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7"},
                 trust_env=False,
+                timeout=120,
             )
             assert answer.headers["location"].startswith(f"{scheme}://"), answer.text

@@ -83,7 +83,7 @@ def trusting(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Cl
     wait_until(stack.authority.exists, "the proxy's authority")
     monkeypatch.setenv("SSL_CERT_FILE", str(stack.authority))
     context = ssl.create_default_context(cafile=str(stack.authority))
-    with httpx.Client(base_url=stack.url, verify=context, trust_env=False) as client:
+    with httpx.Client(base_url=stack.url, verify=context, trust_env=False, timeout=120) as client:
         yield client
 
 
@@ -134,7 +134,7 @@ def test_a_round_through_the_proxy_while_a_replica_is_killed(
         )
         stack.containers["api"][0].end(signal.SIGKILL)
         for process in (ada, bea):
-            output, errors = process.communicate(timeout=120)
+            output, errors = process.communicate(timeout=300)
             assert process.returncode == 0, f"{stack.logs()}\n{errors}{output}"
         wait_until(
             lambda: trusting.get(f"/v1/models/{MODEL}").json()["current"] == "v1",
@@ -165,7 +165,8 @@ def test_the_proxy_speaks_tls_by_its_own_authority_and_sends_plain_http_there(
     answer = trusting.get("/healthz")
     assert answer.status_code == 200
     assert "server" not in answer.headers
-    plain = httpx.get(f"http://localhost:{proxy.environment['HTTP_PORT']}/healthz", trust_env=False)
+    url = f"http://localhost:{proxy.environment['HTTP_PORT']}/healthz"
+    plain = httpx.get(url, trust_env=False, timeout=120)
     assert plain.status_code == 308
     assert plain.headers["location"].startswith("https://localhost")
     with socket.create_connection(("127.0.0.1", int(stack.site.split(":")[1])), 10) as raw:

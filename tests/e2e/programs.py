@@ -23,7 +23,7 @@ from coldfusion_shared.weights.digests import file_entry
 BIN = Path(sys.executable).parent
 # The model of a module's own server; its rounds do not close.
 MODEL = "lab/tiny"
-WAIT_SECONDS = 90
+WAIT_SECONDS = 300
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -81,7 +81,7 @@ class Server:
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None and self.process.stdout is not None
         self.process.send_signal(how)
-        status = self.process.wait(20)
+        status = self.process.wait(120)
         self.process.stdout.close()
         return status
 
@@ -97,7 +97,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.admin}"}
-        answer = httpx.get(f"{self.url}/v1{path}", headers=headers, trust_env=False)
+        answer = httpx.get(f"{self.url}/v1{path}", headers=headers, trust_env=False, timeout=120)
         return answer.raise_for_status().json()
 
     def object(self, sha256: str) -> Path:
@@ -171,6 +171,7 @@ class Client:
             base_url=self.server.url,
             headers={"Authorization": f"Bearer {self.token}"},
             trust_env=False,
+            timeout=120,
         )
         entry = file_entry(file, "model.safetensors").model_dump()
         declared = http.post(
@@ -182,7 +183,7 @@ class Client:
         for part in upload["files"][0]["parts"]:
             start = (part["number"] - 1) * upload["files"][0]["part_size"]
             body = file.read_bytes()[start : start + part["size"]]
-            httpx.put(part["url"], content=body, trust_env=False).raise_for_status()
+            httpx.put(part["url"], content=body, trust_env=False, timeout=120).raise_for_status()
         identity = str(upload["contribution"])
         http.post(f"/v1/contributions/{identity}/complete").raise_for_status()
         http.close()

@@ -149,7 +149,7 @@ def test_a_killed_upload_goes_on_in_the_same_encoding(
         str(BIN / "coldfusion-client"), "contribute", MODEL, "--data", str(films), "--output",
         str(person.home / "run"), *TRAINING, "--seed", "9", "--encoding", "delta-int8", "--no-wait",
     ]  # fmt: skip
-    first = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert first.returncode == 0, first.stderr
     assert "Encoded as delta-int8: " in first.stderr
     # The files are gone and the journal says what was declared.

@@ -101,17 +101,21 @@ def suite(tmp_path: Path) -> Path:
 
 def publish(server: Server, base: Path, folder: Path) -> None:
     """Contribute a model that differs a little, and wait for the base that is made of it."""
+    contribute(server, MODEL, base, folder)
+    wait_until(lambda: server.get(f"/models/{MODEL}")["current"] == "v1", "the second base")
+
+
+def contribute(server: Server, model: str, base: Path, folder: Path) -> None:
     rng = np.random.default_rng(0)
     tensors = read_file((base / WEIGHTS).read_bytes())
     for name, values in tensors.items():
         if values.dtype == np.float32:
-            tensors[name] = values + (0.01 * rng.standard_normal(values.shape)).astype(np.float32)
+            tensors[name] = values + (0.005 * rng.standard_normal(values.shape)).astype(np.float32)
     (folder / "tuned").mkdir()
     (folder / "tuned" / WEIGHTS).write_bytes(file_bytes(tensors))
     token = server.command("token", "create", "ann", "--role", "contributor")
     with Python(server.url, token, cache=folder / "cache") as client:
-        client.contribute(MODEL, folder / "tuned", base="v0")
-    wait_until(lambda: server.get(f"/models/{MODEL}")["current"] == "v1", "the second base")
+        client.contribute(model, folder / "tuned", base="v0")
 
 
 def write_data(folder: Path, seed: int) -> None:
@@ -199,3 +203,40 @@ def test_a_run_that_was_ended_goes_on(
     after = {file: file.stat().st_mtime_ns for file in kept.glob("*.json")}
     assert len(after) == MEASUREMENTS
     assert before.items() <= after.items()
+
+
+def test_a_round_waits_at_its_gate_until_its_candidates_are_measured(
+    server: Server, run: Run, suite: Path, tmp_path: Path
+) -> None:
+    model, words = "lab/gated", ("--suite", str(suite), "--seeds", "2", "--post", "--json")
+    # Posting makes the suite known, which the gate has to name.
+    name = run("evaluate", MODEL, *words).json["suite"]
+    base = tiny_bert(tmp_path / "pretrained")
+    server.command(
+        "model", "create", model, "--from", str(base), "--min-contributions", "1", "--public",
+        "--gate", "suite", "--gate-suite", name, "--gate-tolerance", "100",
+        "--line-search", "0.5", "--line-search", "1",
+    )  # fmt: skip
+    assert run("evaluate", model, "--candidate", "waiting", *words).code == 5
+    contribute(server, model, base, tmp_path)
+
+    def first() -> Any:
+        return server.get(f"/models/{model}/rounds/1")
+
+    wait_until(lambda: first()["gate"], "the gate")
+    assert first()["state"] == "evaluating" and first()["gate"]["passed"] is None
+    found = run("evaluate", model, "--candidate", "waiting", *words).json["candidates"]
+    posted = [one["posted"] for one in found]
+    assert [len(one) for one in posted] == [2, 1] and posted[0][0] == "v0"
+    wait_until(lambda: server.get(f"/models/{model}")["current"] == "v1", "the next base")
+    verdict = first()["gate"]
+    told = {one["candidate"]: one["score"] for one in verdict["line_search"]}
+    averages = {one["models"][1]["candidate"]: one["models"][1]["average"] for one in found}
+    assert told == pytest.approx(averages) and len(told) == 2
+    (kept,) = server.get(f"/models/{model}/bases/v1/evaluations")
+    assert kept["average"] == pytest.approx(max(averages.values()))
+    assert kept["negative_flips"].keys() == {"films", "plays"}
+    manifest = server.get(f"/models/{model}/bases/v1")["manifest"]
+    assert manifest["server_lr"] in (0.5, 1.0)
+    # What was measured as a candidate needs no second download, and no second measurement.
+    assert run("evaluate", model, *words).json["models"][0]["average"] == kept["average"]

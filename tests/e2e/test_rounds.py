@@ -44,8 +44,9 @@ def _running(server: Server, folder: Path) -> Iterator[Server]:
     server.start()
     pretrained = tiny_bert(folder / "pretrained")
     server.command(
-        "model", "create", MODEL, "--from", str(pretrained), "--min-contributions", "3", "--public"
-    )
+        "model", "create", MODEL, "--from", str(pretrained), "--min-contributions", "3", "--public",
+        "--method", "mean",
+    )  # fmt: skip
     yield server
     server.end()
 
@@ -78,7 +79,8 @@ def test_two_rounds_with_a_killed_client_a_killed_server_and_a_rejected_upload(
         for client in (bea, cy)
     ]
     again = ada.json("contribute", MODEL, "--data", "data.csv", "--output", "run", *TRAINING)
-    assert again["state"] == "accepted"
+    # If the others were quicker, the round has closed with it.
+    assert again["state"] in ("accepted", "fused")
     for process in others:
         output, errors = process.communicate()
         assert process.returncode == 0, errors + output

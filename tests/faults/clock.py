@@ -68,7 +68,7 @@ class Clock:
         self.file, library = folder / "clock", folder / "clock.so"
         self.set(0)
         command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), "-ldl"]
-        subprocess.run(command, input=SOURCE, text=True, check=True, timeout=60)
+        subprocess.run(command, input=SOURCE, text=True, check=True, timeout=300)
         self.environment = {"LD_PRELOAD": str(library), "CLOCK_FILE": str(self.file)}
 
     def set(self, minutes: int) -> None:

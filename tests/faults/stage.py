@@ -88,7 +88,7 @@ class Stage:
                 gate.rate = None
             each.asked.clear()
 
-    def ask(self, method: str, path: str, seconds: float = 30, **more: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, seconds: float = 120, **more: Any) -> httpx.Response:
         """Ask the server something as the contributor; it has to answer in `seconds`."""
         headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": secrets.token_hex(8)}
         with httpx.Client(base_url=self.server.url, trust_env=False, timeout=seconds) as http:
@@ -241,7 +241,7 @@ def program(server: Server, log: Path, *words: str) -> Iterator[subprocess.Popen
         process.wait()
 
 
-def wait_for(condition: Any, what: str, seconds: float = 60) -> Any:
+def wait_for(condition: Any, what: str, seconds: float = 1200) -> Any:
     """Poll until `condition` gives something, and return it."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

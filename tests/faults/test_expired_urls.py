@@ -51,4 +51,4 @@ def test_an_upload_and_a_download_outlast_their_urls(short: Stage) -> None:
     large = "model.safetensors"
     assert file_sha256(client.home / "base" / large) == file_sha256(short.base / large)
     if short.in_bucket:
-        assert [asked.answered for asked in short.wire.asked].count(403) == 1
+        assert [asked.answered for asked in short.wire.asked].count(403) >= 1

@@ -46,7 +46,7 @@ def test_a_disk_that_fills_up_while_a_client_downloads(on: Stage, tmp_path: Path
         wait_for(on.wire.answers.closed.is_set, "half of the download")
         junk = fill(cache)
         on.wire.answers.allow(None)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=300)
         assert process.returncode == DISK, errors
         assert "Traceback" not in errors
         junk.unlink()
@@ -87,7 +87,7 @@ def test_a_server_whose_disk_fills_up_while_a_part_arrives(small: Stage) -> None
     wait_for(on.wire.sent.closed.is_set, "half of the upload")
     junk = fill(small.server.data_dir)
     on.wire.sent.allow(None)
-    out, errors = process.communicate(timeout=150)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == DISK, errors
     assert "Traceback" not in errors and ("full" in errors or "room" in errors)
     assert on.ask("GET", "/v1/whoami").status_code == 200

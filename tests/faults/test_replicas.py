@@ -19,7 +19,8 @@ from tests.server import postgres as databases
 @pytest.fixture
 def pair(middling: Path, rgw: S3Options, postgres: str, tmp_path: Path) -> Iterator[Stage]:
     """A stage whose clients reach two servers in turn, request by request."""
-    secret = {"COLDFUSION_SECRET": secrets.token_hex(16)}
+    names = ("COLDFUSION_SECRET", "COLDFUSION_SIGNING_SECRET")
+    secret = {name: secrets.token_hex(16) for name in names}
     with (
         databases.database(postgres) as url,
         stage(tmp_path, middling, rgw, database_url=url, settings=secret) as made,
@@ -50,7 +51,7 @@ def test_requests_that_go_to_two_servers_in_turn(pair: Stage) -> None:
     both = [client.start(*push) for client in (one, two)]
     wait_for(on.wire.sent.closed.is_set, "the uploads")
     on.wire.sent.allow(None)
-    ended = [process.communicate(timeout=90) for process in both]
+    ended = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
     identities = {json.loads(out)["id"] for out, _ in ended}
     assert len(identities) == 1

@@ -93,7 +93,7 @@ def test_an_upload_goes_on_when_the_server_is_killed_under_it(on: Stage) -> None
     on.server.end(signal.SIGKILL)
     on.wire.sent.allow(None)
     on.server.start()
-    out, errors = process.communicate(timeout=90)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     on.accepted(json.loads(out)["id"])
 
@@ -125,7 +125,7 @@ def test_a_worker_killed_twice_loses_nothing_and_leaves_nothing(
         with program(on.server, log, "worker") as worker:
             watch.processes.append(worker.pid)
             wait_for(lambda: on.server.get(f"/models/{MODEL}")["current"] == "v1", "v1")
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     shown = on.accepted(json.loads(out)["id"])
     assert shown["state"] == "fused"
@@ -163,7 +163,7 @@ def test_a_server_killed_while_it_puts_parts_together(
         "the file that is put together",
     )
     killed(on)
-    out, errors = process.communicate(timeout=90)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     on.accepted(json.loads(out)["id"])
     monkeypatch.setattr(local, "ABANDONED_SECONDS", -1)

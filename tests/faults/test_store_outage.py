@@ -61,13 +61,13 @@ def test_all_goes_on_when_the_store_comes_back(on_ceph: Stage, ceph_server: S3Se
             gateway.start()
 
         for process in (screened, uploading):
-            out, errors = process.communicate(timeout=120)
+            out, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
             assert "Traceback" not in errors
             on.accepted(json.loads(out)["id"])
-        _, errors = downloading.communicate(timeout=120)
+        _, errors = downloading.communicate(timeout=300)
         assert downloading.returncode == 0, errors
-        wait_for(lambda: on.server.get("/models/lab/quick")["current"] == "v1", "v1", 90)
+        wait_for(lambda: on.server.get("/models/lab/quick")["current"] == "v1", "v1")
     assert on.ask("GET", "/readyz").status_code == 200
     assert "Traceback" not in on.log
 

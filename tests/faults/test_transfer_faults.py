@@ -231,6 +231,6 @@ def test_a_bucket_that_moves_is_named(on_ceph: Stage) -> None:
     wait_for(lambda: "status=503" in on.log or process.poll() is not None, "a refusal")
     assert process.poll() is None, process.communicate()
     on.heal()
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     on.accepted(json.loads(out)["id"])

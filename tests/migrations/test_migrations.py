@@ -34,7 +34,9 @@ from coldfusion_server.db.migrate import (
     newest_revision,
 )
 from coldfusion_shared.errors import ConfigurationError, DataFolderTooNew
-from tests.server.backends import Backend
+from tests.server.backends import Backend, both_databases
+
+pytestmark = both_databases
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 

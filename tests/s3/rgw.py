@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool")
-START_SECONDS = 90
+START_SECONDS = 300
 # Sparse: a test run uses a few hundred megabytes of it.
 DISK_BYTES = 16 * 2**30
 

@@ -86,7 +86,7 @@ def put_part(store: ObjectStore, number: int, raw: bytes, upload: str = "up.0") 
     """Send one part as a client does, and return its ETag."""
     urls = store.part_urls(upload, {number: len(raw)}, MINUTE)
     if urls is not None:
-        answer = httpx.put(urls[number], content=raw, timeout=60)
+        answer = httpx.put(urls[number], content=raw, timeout=300)
         assert answer.status_code == 200, answer.text
         return str(answer.headers["ETag"]).strip('"')
     writer = store.open_part(upload, number)

@@ -35,6 +35,7 @@ def request(
     query: str = "",
     *,
     hang_up: bool = False,
+    address: str = "127.0.0.1",
 ) -> Answer:
     """
     Send one request straight into `app`.
@@ -46,6 +47,7 @@ def request(
         headers: raw; nothing is added but a host where there is none.
         chunks: the body, as it arrives.
         query: raw query string.
+        address: the sender's.
         hang_up: disconnect after the chunks, instead of ending the body.
     """
     answer = Answer()
@@ -64,7 +66,7 @@ def request(
         "root_path": "",
         "query_string": query.encode("latin-1"),
         "headers": given,
-        "client": ("127.0.0.1", 1),
+        "client": (address, 1),
         "server": ("testserver", 80),
     }
 

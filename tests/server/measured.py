@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from coldfusion_shared.schemas.evaluations import EvaluationReport, Suite, SuiteDataset
+from tests.toy_data import toy_dataset
 
 NAMES = ("reviews", "questions")
 
@@ -17,7 +19,7 @@ def digest(text: str) -> str:
 def dataset(name: str, **changes: Any) -> SuiteDataset:
     values: dict[str, Any] = {
         "name": name,
-        "task": "text-classification",
+        "task": "classification",
         "metric": "accuracy",
         "labels": 2,
         "train": 1000,
@@ -49,3 +51,23 @@ def report(of: Suite | None = None, level: float = 80.0, **changes: Any) -> Eval
         "software": "tests 1",
     }
     return EvaluationReport(**{**values, **changes})
+
+
+FILMS = """\
+name: films
+datasets:
+- data: films
+limits: {train: 32, validation: 16, test: 24}
+max_length: 16
+"""
+
+
+def write_films(folder: Path) -> Path:
+    """Write a suite of one small data set, and its data, into `folder`; return its file."""
+    (folder / "films").mkdir(parents=True)
+    for name, split in toy_dataset().splits.items():
+        rows = zip(split["text"], split["label"], strict=True)
+        lines = ["text,label", *(f"{text},{('awful', 'great')[label]}" for text, label in rows)]
+        (folder / "films" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    (folder / "suite.yaml").write_text(FILMS)
+    return folder / "suite.yaml"

@@ -10,6 +10,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,49 @@ def _programs() -> Path | None:
     return found[-1].parent if found else Path(path).parent if path else None
 
 
+@cache
+def is_installed() -> bool:
+    """Return whether `server` can run one here."""
+    return _programs() is not None and find_spec("psycopg") is not None
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """
+    A server that can be killed and started again.
+
+    Attributes:
+        url: of its databases.
+        control: the command that starts and stops it.
+        start_options: what it is started with.
+        user: as whom.
+    """
+
+    url: str
+    control: list[str | Path]
+    start_options: list[str | Path]
+    user: dict[str, Any]
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        _call([*self.control, *self.start_options, "start"], self.user)
+
+    def kill(self) -> None:
+        """End it at once, with all its connections; what was committed is found again."""
+        _call([*self.control, "-m", "immediate", "stop"], self.user)
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """Run a server on a free port and yield the URL of its databases; skip where it cannot be."""
+    # A crash of it would lose what was committed last; nobody lets it crash.
+    with running("-c synchronous_commit=off") as made:
+        yield made.url
+
+
+@contextmanager
+def running(*options: str) -> Iterator[PostgresServer]:
+    """Run a server that can be killed, with further `options`; skip where it cannot be."""
     pytest.importorskip("psycopg", reason="no PostgreSQL driver: pip install 'psycopg[binary]'")
     programs = _programs()
     if programs is None:
@@ -39,17 +82,25 @@ def server() -> Iterator[str]:
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
         user["user"] = "postgres"
-    data, log = folder / "data", folder / "log"
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    options += " -c full_page_writes=off -c synchronous_commit=off -c autovacuum=off"
-    control = [programs / "pg_ctl", "-D", data, "-w", "-t", "30"]
+    given = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    # Without statistics it takes small tables for large ones, and compiles queries for longer than
+    # they run.
+    given = " ".join([given, "-c full_page_writes=off -c autovacuum=off -c jit=off", *options])
+    made = PostgresServer(
+        f"postgresql+psycopg://tests@127.0.0.1:{port}",
+        [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "30"],
+        ["-l", folder / "log", "-o", given],
+        user,
+    )
     try:
-        _call([programs / "initdb", "-D", data, "-A", "trust", "-U", "tests", "-N"], user)
-        _call([*control, "-l", log, "-o", options, "start"], user)
+        _call(
+            [programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tests", "-N"], user
+        )
+        made.start()
         try:
-            yield f"postgresql+psycopg://tests@127.0.0.1:{port}"
+            yield made
         finally:
-            _call([*control, "-m", "immediate", "stop"], user)
+            made.kill()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -20,7 +24,7 @@ from coldfusion_server.app import create_app
 from coldfusion_server.db.database import Database
 from coldfusion_server.db.migrate import migrate
 from coldfusion_server.services import models
-from coldfusion_server.services.context import Context
+from coldfusion_server.services.context import Context, open_provider
 from coldfusion_server.services.tokens import Principal, authenticate, create_token
 from coldfusion_server.settings import Settings
 from coldfusion_server.storage import ObjectStore
@@ -28,10 +32,19 @@ from coldfusion_server.storage.local import LocalStore
 from coldfusion_server.worker import work_once
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.signing.keys import SigningKey
 from tests.shared.checkpoints import Array, file_bytes, write_file
 
 MODEL = "demo/tiny"
+# Always the same one: data folders are copied, and what is signed in them stays good.
+SIGNING_KEY = SigningKey.from_secret(b"a signing secret of the tests' own")
 Json = Any
+# Updates of random numbers are of any length, and in so small a model some of them happen to lie
+# against the others; what screening makes of that is for tests of its own.
+ANY_UPDATE = {
+    name: {"enabled": False}
+    for name in ("direction", "magnitude", "norm", "tensor_outliers", "unrelated")
+}
 
 
 class Clock:
@@ -97,6 +110,17 @@ def declaration(raw: bytes, base: str = "v0", **changes: Any) -> dict[str, Any]:
     return {"base": base, "files": [{**file, **changes}]}
 
 
+@cache
+def empty_database() -> bytes:
+    """Return the file of a migrated database; to migrate one takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.db"
+        database = Database(f"sqlite:///{file}")
+        migrate(database)
+        database.close()
+        return file.read_bytes()
+
+
 class Repository:
     """A server without sockets, its clock, and clients to it."""
 
@@ -107,6 +131,7 @@ class Repository:
         *,
         copied: bool = False,
         store: ObjectStore | None = None,
+        seconds: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> None:
         values = {"part_bytes": 64 * 1024, "min_free_bytes": 0, **settings}
@@ -118,15 +143,23 @@ class Repository:
         self.clock = Clock()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        # For real programs on this folder: a key that is lost is not made anew.
+        (folder / "signing-key.pem").write_bytes(SIGNING_KEY.pem)
         self.ctx = Context(
             settings=self.settings,
             database=Database(self.settings.database),
             store=store or LocalStore(folder),
             secret=b"a secret of the tests' own",
+            signing_key=SIGNING_KEY,
+            provider=open_provider(self.settings),
             now=self.clock,
+            seconds=seconds,
         )
-        if not copied and not (folder / "coldfusion.db").exists():
+        file = folder / "coldfusion.db"
+        if not copied and database_url is not None:
             migrate(self.ctx.database)
+        elif not copied and not file.exists():
+            file.write_bytes(empty_database())
         self.app = create_app(self.ctx)
 
     def model(
@@ -139,13 +172,20 @@ class Repository:
     ) -> str:
         """Make a model and return its name."""
         source = tiny_folder(self.folder / f"source-{secrets.token_hex(4)}", tensors)
-        models.create_model(self.ctx, name, source, "tests", Policy(**policy), public=public)
+        rules = Policy(**{"screening": ANY_UPDATE, **policy})
+        models.create_model(self.ctx, name, source, "tests", rules, public=public)
         return name
 
-    def token(self, name: str = "ann", role: str = "contributor", **lifetime: float) -> str:
-        """Return a new token."""
+    def token(
+        self,
+        name: str = "ann",
+        role: str = "contributor",
+        models: list[str] | None = None,
+        **lifetime: float,
+    ) -> str:
+        """Return a new token, for all models or some."""
         life = timedelta(**lifetime) if lifetime else None
-        return create_token(self.ctx, name, Role(role), life)[0]
+        return create_token(self.ctx, name, Role(role), life, models)[0]
 
     def principal(self, name: str = "ann", role: str = "contributor") -> Principal:
         """Return somebody of that role."""
@@ -225,6 +265,11 @@ class Contributor:
     def receipt(self, contribution: str) -> Json:
         """Return the contribution as the API shows it."""
         return self.repository.get(f"/v1/contributions/{contribution}", None)
+
+
+def memory() -> str | None:
+    """Return a folder in memory, for what does many rounds: syncs of a disk take longest of all."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.cookies
 from typing import Any
 
 import pytest
@@ -11,8 +12,12 @@ from coldfusion_server.services.tokens import create_token, revoke_token
 from coldfusion_shared.errors import InvalidRequest, TokenNotFound
 from coldfusion_shared.schemas.tokens import Role
 from tests.server.asgi import Answer, request
+from tests.server.backends import only_sqlite
 from tests.server.measured import suite
 from tests.server.repository import MODEL, Repository, body_file, declaration
+
+# Nothing here depends on the database.
+pytestmark = only_sqlite
 
 ROLES = (None, *Role)
 PRIVATE = "demo/private"
@@ -30,6 +35,18 @@ OWNERS = {**dict.fromkeys(ROLES, 403), None: 401}
 # Theirs is the same suite, which is new only once.
 REGISTRARS = {**EVALUATORS, "maintainer": 200, "admin": 200}
 
+# There is no such replay, and nothing fused that could be left out of one.
+SEEKERS = {**SETTERS, "maintainer": 404, "admin": 404}
+REPLAYERS = {**SETTERS, "maintainer": 422, "admin": 422}
+
+INVITERS = {**SETTERS, "maintainer": 201, "admin": 201}
+
+ADMINS = {**SETTERS, "maintainer": 403}
+
+# There is no candidate.
+MEASURERS = {**SETTERS, "evaluator": 200}
+LOOKERS = {**SEEKERS, "evaluator": 404}
+
 # There is none of v0, nor such a suite.
 NOWHERE = dict.fromkeys(ROLES, 404)
 
@@ -38,9 +55,11 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("GET", "/v1"): ALL,
     ("GET", "/healthz"): ALL,
     ("GET", "/readyz"): ALL,
+    ("GET", "/v1/signing-key"): ALL,
     ("GET", "/v1/whoami"): SIGNED_IN,
     ("GET", "/v1/models"): ALL,
     ("GET", "/v1/models/{owner}/{name}"): ALL,
+    ("GET", "/v1/models/{owner}/{name}/head"): ALL,
     ("GET", "/v1/models/{owner}/{name}/bases"): ALL,
     ("GET", "/v1/models/{owner}/{name}/bases/{version}"): ALL,
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/files/{path:path}"): ALL,
@@ -50,6 +69,7 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/evaluations"): ALL,
     ("POST", "/v1/models/{owner}/{name}/bases/{version}/evaluations"): EVALUATORS,
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/agreement"): ALL,
+    ("GET", "/v1/models/{owner}/{name}/bases/{version}/signature"): ALL,
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/card"): ALL,
     ("GET", "/v1/models/{owner}/{name}/bases/{version}/card/gain.svg"): ALL,
     ("GET", "/v1/suites"): ALL,
@@ -58,11 +78,30 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("GET", "/v1/models/{owner}/{name}/rounds"): ALL,
     ("GET", "/v1/models/{owner}/{name}/rounds/{number}"): ALL,
     ("POST", "/v1/models/{owner}/{name}/rounds/{number}/close"): MAINTAINERS,
+    ("POST", "/v1/models/{owner}/{name}/rounds/{number}/cancel"): SETTERS,
+    ("POST", "/v1/models/{owner}/{name}/rounds/{number}/again"): MAINTAINERS,
+    ("GET", "/v1/models/{owner}/{name}/candidates"): MEASURERS,
+    ("GET", "/v1/models/{owner}/{name}/rounds/{number}/candidates"): MEASURERS,
+    ("GET", "/v1/models/{owner}/{name}/candidates/{candidate}"): LOOKERS,
+    ("GET", "/v1/models/{owner}/{name}/candidates/{candidate}/files/{path:path}"): LOOKERS,
+    ("HEAD", "/v1/models/{owner}/{name}/candidates/{candidate}/files/{path:path}"): LOOKERS,
+    ("GET", "/v1/models/{owner}/{name}/candidates/{candidate}/evaluations"): LOOKERS,
+    ("POST", "/v1/models/{owner}/{name}/candidates/{candidate}/evaluations"): LOOKERS,
+    ("GET", "/v1/models/{owner}/{name}/heads"): ALL,
+    ("POST", "/v1/models/{owner}/{name}/rollback"): SETTERS,
+    ("GET", "/v1/models/{owner}/{name}/replays"): SETTERS,
+    ("POST", "/v1/models/{owner}/{name}/replays"): REPLAYERS,
+    ("GET", "/v1/models/{owner}/{name}/replays/{replay}"): SEEKERS,
+    ("POST", "/v1/models/{owner}/{name}/replays/{replay}/publish"): SEEKERS,
+    ("POST", "/v1/models/{owner}/{name}/replays/{replay}/discard"): SEEKERS,
     ("GET", "/v1/models/{owner}/{name}/contributions"): ALL,
     ("POST", "/v1/models/{owner}/{name}/contributions"): CONTRIBUTORS,
     ("GET", "/v1/contributions/{contribution}"): ALL,
     ("GET", "/v1/contributions/{contribution}/upload"): OWNERS,
     ("POST", "/v1/contributions/{contribution}/complete"): OWNERS,
+    ("POST", "/v1/contributions/{contribution}/withdraw"): SETTERS,
+    ("POST", "/v1/contributions/{contribution}/release"): MAINTAINERS,
+    ("POST", "/v1/contributions/{contribution}/reject"): MAINTAINERS,
     ("PUT", "/v1/uploads/{upload}/{number}"): dict.fromkeys(ROLES, 403),
     ("GET", "/v1/events"): ALL,
     ("GET", "/v1/fusion"): ALL,
@@ -70,7 +109,25 @@ RULES: dict[tuple[str, str], dict[Any, int]] = {
     ("GET", "/v1/models/{owner}/{name}/usage"): ALL,
     ("GET", "/v1/usage"): SETTERS,
     ("GET", "/v1/usage/me"): SIGNED_IN,
+    ("GET", "/v1/invitations"): SETTERS,
+    ("POST", "/v1/invitations"): INVITERS,
+    ("POST", "/v1/invitations/{invitation}/revoke"): SEEKERS,
+    ("GET", "/v1/audit"): ADMINS,
+    # There is no such invitation, whoever asks.
+    ("POST", "/v1/join"): dict.fromkeys(ROLES, 403),
+    # There is no provider here, whoever asks; tests/oidc has one.
+    ("GET", "/v1/sign-in"): NOWHERE,
+    ("POST", "/v1/sign-in"): NOWHERE,
 }  # fmt: skip
+# What is sent along, by the last word of the path.
+DECISIONS: dict[str, Any] = {
+    "cancel": {"reason": "why"},
+    "again": {},
+    "rollback": {"version": "v0", "reason": "why"},
+    "withdraw": {"reason": "why"},
+    "release": {"reason": "why"},
+    "reject": {"reason": "why"},
+}
 # It never ends; see test_events.py.
 STREAMS = {("GET", "/v1/events/stream")}
 
@@ -105,8 +162,20 @@ def test_every_route_of_the_api_has_a_rule(repo: Repository) -> None:
     assert api_routes(repo) == set(RULES) | STREAMS
 
 
-def call(repo: Repository, method: str, path: str, model: str, role: str | None, of: str) -> Any:
-    """Call a route of `model` as somebody of `role`; `of` is another one's contribution there."""
+def call(
+    repo: Repository,
+    method: str,
+    path: str,
+    model: str,
+    role: str | None,
+    of: str,
+    models: list[str] | None = None,
+) -> Any:
+    """
+    Call a route of `model` as somebody of `role`; `of` is another one's contribution there.
+
+    The token is for `models` only; null: for all.
+    """
     owner, name = model.split("/")
     filled = path.replace("{path:path}", "config.json").format(
         owner=owner,
@@ -116,16 +185,30 @@ def call(repo: Repository, method: str, path: str, model: str, role: str | None,
         contribution=of,
         upload=f"{of}.0",
         sha256="0" * 64,
+        replay="0" * 16,
+        candidate="0" * 16,
+        invitation="0" * 16,
     )
-    token = None if role is None else repo.token(f"someone-{role}", role)
+    token = None if role is None else repo.token(f"someone-{role}", role, models)
     headers, body = {}, None
     if path.endswith("/contributions") and method == "POST":
         headers["Idempotency-Key"] = "12345678"
         body = declaration(body_file(list(ROLES).index(role) + 10))
+    if path.endswith("/replays") and method == "POST":
+        body = {"without": ["0" * 16]}
     if path.endswith("/policy"):
         body = {"min_contributions": 3}
     if path.endswith("/evaluations") and method == "POST":
         body = {"suite": "s", "protocol": "frozen", "scores": {"a": 50.0}}
+    if path == "/v1/invitations" and method == "POST":
+        body = {"name": f"invited-{role}"}
+    if path == "/v1/join":
+        headers["Idempotency-Key"] = "0123456789abcdef"
+        body = {"code": f"cfi_{'0' * 16}_{'A' * 22}", "name": "new"}
+    if path == "/v1/sign-in" and method == "POST":
+        headers["Idempotency-Key"] = "0123456789abcdef"
+        body = {"id_token": "x"}
+    body = DECISIONS.get(path.rsplit("/", 1)[1], body)
     if path == "/v1/suites/{name}" and method == "PUT":
         body = suite(name).model_dump(mode="json")
     return repo.client(token).request(method, filled, headers=headers, json=body)
@@ -245,10 +328,13 @@ def garbage(token: str) -> list[bytes]:
 
 
 def test_garbage_for_a_token_is_401_on_every_kind_of_route(repo: Repository) -> None:
-    for value in garbage(repo.token()):
+    for number, value in enumerate(garbage(repo.token())):
+        # From one address so many would soon have to wait.
+        address = f"192.0.2.{number}"
         for method, path in [("GET", "/v1/whoami"), ("GET", "/v1/models"), ("GET", "/healthz"),
                              ("POST", f"/v1/models/{MODEL}/contributions")]:  # fmt: skip
-            answer = request(repo.app, method, path, [(b"authorization", value)])
+            headers = [(b"authorization", value)]
+            answer = request(repo.app, method, path, headers, address=address)
             assert answer.status == 401, (value, answer.body)
             assert answer.json()["code"] == "unauthenticated"
 
@@ -279,6 +365,21 @@ def test_names_that_could_be_mistaken_for_something_else_are_refused(
 def test_a_forged_session_reads_as_a_visitor(cookie: bytes, repo: Repository) -> None:
     assert request(repo.app, "GET", "/v1/models", [(b"cookie", cookie)]).status == 200
     assert request(repo.app, "GET", "/v1/whoami", [(b"cookie", cookie)]).status == 401
+
+
+def test_no_cookie_keeps_the_server_busy(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header of backslashes cost Python's own reader a minute, and FastAPI asks it each time."""
+    unquoted: list[str] = []
+
+    def unquote(text: str) -> str:
+        unquoted.append(text)
+        return text
+
+    monkeypatch.setattr(http.cookies, "_unquote", unquote)
+    for name in (b"coldfusion_session", b"other"):
+        cookie = name + b'="' + b'\\"' * 20_000 + b'"'
+        assert request(repo.app, "GET", "/v1/models", [(b"cookie", cookie)]).status == 200
+    assert not [text for text in unquoted if "\\" in text]
 
 
 def test_a_session_reads_but_never_writes_and_ends_with_its_token(repo: Repository) -> None:

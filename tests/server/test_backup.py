@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
@@ -40,9 +41,11 @@ from coldfusion_shared.errors import (
     StorageFull,
 )
 from tests.server import postgres as server
-from tests.server.backends import Backend, only_postgresql
+from tests.server.backends import Backend, both_databases, only_postgresql
 from tests.server.repository import MODEL, Repository, body_file, declaration
 from tests.server.test_database import greeting, start
+
+pytestmark = both_databases
 
 PROGRAM = Path(sys.executable).parent / "coldfusion-server"
 PAIRS = [(a, b) for a in ("sqlite", "postgresql") for b in ("sqlite", "postgresql")]
@@ -250,20 +253,30 @@ def test_a_file_that_was_cut_changes_nothing(
     untouched(target)
 
 
+def means_the_same(packed: bytes, plain: bytes) -> bool:
+    """Whether only bits were changed that fill up the last byte of what is compressed."""
+    try:
+        return gzip.decompress(packed) == plain
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 @pytest.mark.parametrize(("kind", "places"), [("sqlite", 20), ("postgresql", 4)])
 def test_a_file_that_was_altered_changes_nothing(
     kind: str, places: int, saved: Path, make: Make
 ) -> None:
     raw, target = saved.read_bytes(), make(kind)
+    plain = gzip.decompress(raw)
     # Behind gzip's own header, whose time and system mean nothing.
     for place in range(10, len(raw), (len(raw) - 10) // places):
         changed = bytearray(raw)
         changed[place] ^= 1 << place % 8
+        if means_the_same(changed, plain):
+            continue
         saved.write_bytes(changed)
         # What makes of the revision one that nobody knows looks like a newer version's backup.
         with pytest.raises((BadBackup, DataFolderTooNew)):
             restore(target, saved, ignored)
-    plain = gzip.decompress(raw)
     for place in range(0, len(plain), len(plain) // places):
         changed = bytearray(plain)
         changed[place] ^= 1
@@ -432,12 +445,24 @@ def test_a_database_that_goes_away_in_the_middle_is_said(
         untouched(database)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
+# A process that is to be killed in the middle may be through before anybody looks.
+ATTEMPTS = 9
+
+
+def killed_amid(amid: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
+    """Kill a process as soon as `amid` holds; return false if it was through before."""
+    end = time.monotonic() + 300
+    try:
+        while not amid():
+            if process.poll() is not None:
+                break
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(300)
+    assert process.returncode in (0, -signal.SIGKILL)
+    return process.returncode != 0
 
 
 def program(*words: str | Path) -> subprocess.Popen[bytes]:
@@ -464,19 +489,20 @@ def busy(database: Database, admin: Database) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_restore_that_is_killed_leaves_nothing(kind: str, make: Make, tmp_path: Path) -> None:
-    source, target, admin = make("sqlite"), make(kind), make(kind)
+    source, admin = make("sqlite"), make(kind)
     migrate(source)
     with source.write() as session:
         at = [{"type": "t", "model": None, "at": TIMES[0], "data": {"n": "x" * 200}}] * 80_000
         session.execute(tables.EventRow.__table__.insert(), at)  # type: ignore[attr-defined]
     file = tmp_path / "saved"
     backup(source, file, ignored)
-    process = program("restore", file, "--database-url", target.url)
-    try:
-        wait_for(busy(target, admin), process)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+    for _ in range(ATTEMPTS):
+        target = make(kind)
+        process = program("restore", file, "--database-url", target.url)
+        if killed_amid(busy(target, admin), process):
+            break
+    else:
+        pytest.fail("it was never killed in time")
     untouched(target)
     assert restore(target, file, ignored).total == 80_000
 
@@ -484,18 +510,19 @@ def test_a_restore_that_is_killed_leaves_nothing(kind: str, make: Make, tmp_path
 def test_a_backup_that_is_killed_leaves_the_earlier_one(make: Make, tmp_path: Path) -> None:
     source, file = make("sqlite"), tmp_path / "saved"
     migrate(source)
-    backup(source, file, ignored)
-    before = file.read_bytes()
+    backup(source, tmp_path / "earlier", ignored)
+    before = (tmp_path / "earlier").read_bytes()
     with source.write() as session:
         at = [{"type": "t", "model": None, "at": TIMES[0], "data": {"n": n}} for n in range(60_000)]
         session.execute(tables.EventRow.__table__.insert(), at)  # type: ignore[attr-defined]
-    process = program("backup", file, "--database-url", source.url)
     partial = tmp_path / ".saved.partial"
-    try:
-        wait_for(lambda: partial.exists() and partial.stat().st_size > 2**14, process)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
+    for _ in range(ATTEMPTS):
+        file.write_bytes(before)
+        process = program("backup", file, "--database-url", source.url)
+        if killed_amid(lambda: partial.exists() and partial.stat().st_size > 2**14, process):
+            break
+    else:
+        pytest.fail("it was never killed in time")
     assert file.read_bytes() == before and partial.stat().st_mode & 0o777 == 0o600
     assert backup(source, file, ignored).rows["events"] == 60_000
     assert not partial.exists()
@@ -568,15 +595,15 @@ def test_a_server_goes_on_from_what_was_restored(
     (repo.folder / "coldfusion.db").unlink(missing_ok=True)
     with backend.database() as url:
         where = url or f"sqlite:///{repo.folder / 'coldfusion.db'}"
-        assert program("restore", tmp_path / "saved", "--database-url", where).wait(60) == 0
+        assert program("restore", tmp_path / "saved", "--database-url", where).wait(300) == 0
         process = start(repo.folder, url)
         try:
             address = greeting(process)[0].rsplit(" ", 1)[-1]
-            with httpx.Client(base_url=address, trust_env=False) as http:
+            with httpx.Client(base_url=address, trust_env=False, timeout=120) as http:
                 bearer = {"Authorization": f"Bearer {token}", "Idempotency-Key": "12345678"}
                 path = f"/v1/models/{MODEL}"
                 # The round had enough: it is closed, fused and followed by the next one.
-                end = time.monotonic() + 60
+                end = time.monotonic() + 300
                 while http.get(path).json()["current"] != "v1" and time.monotonic() < end:
                     time.sleep(0.05)
                 body = declaration(body_file(3), "v1")
@@ -618,6 +645,9 @@ def test_a_row_is_one_line_and_comes_back(row: list[tuple[str, Any]]) -> None:
     assert rows.line(read) == line
     for (kind, value), back in zip(row, read, strict=True):
         found = rows.decode(kind, back)
+        if isinstance(value, datetime):
+            # In the hour that a clock has twice, times of two zones are never equal to Python.
+            value = value.astimezone(UTC)
         assert found == value and type(found) is type(value)
         if isinstance(value, float):
             assert math.copysign(1, found) == math.copysign(1, value)

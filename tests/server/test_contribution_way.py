@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import func, select
 
 from coldfusion_server.db.tables import ContributionRow
-from coldfusion_server.services import contributions, rounds
+from coldfusion_server.services import closing, contributions
 from coldfusion_server.worker import work_once
+from tests.server.backends import both_databases
 from tests.server.repository import (
     MODEL,
     Repository,
@@ -39,6 +40,7 @@ def objects_kept(repo: Repository) -> set[str]:
     return {path.name for path in (repo.folder / "objects").rglob("*") if path.is_file()}
 
 
+@both_databases
 def test_the_whole_way_of_a_good_contribution(repo: Repository) -> None:
     ann, raw = repo.contributor(), body_file()
     answer = ann.declare(raw)
@@ -155,7 +157,7 @@ def test_the_same_file_again_is_refused_before_a_byte_is_sent(stage: str, repo: 
     if stage in ("accepted", "fused"):
         repo.work()
     if stage == "fused":
-        rounds.close_by_hand(repo.ctx, MODEL, "open", repo.principal("max", "maintainer"))
+        closing.close_by_hand(repo.ctx, MODEL, "open", repo.principal("max", "maintainer"))
         repo.work()
     assert ann.receipt(contribution)["state"] == stage
     answer = bob.declare(raw, base="v1" if stage == "fused" else "v0")
@@ -164,6 +166,7 @@ def test_the_same_file_again_is_refused_before_a_byte_is_sent(stage: str, repo: 
     assert contribution in answer.json()["detail"]
 
 
+@both_databases
 def test_of_two_who_declare_the_same_the_first_one_s_bytes_count(repo: Repository) -> None:
     ann, bob, raw = repo.contributor(), repo.contributor("bob"), body_file()
     first, second = ann.sent(raw), bob.sent(raw)
@@ -200,6 +203,7 @@ def test_a_rejected_file_may_be_tried_again(repo: Repository) -> None:
     assert ann.declare(raw).status_code == 201
 
 
+@both_databases
 def test_the_same_tensors_in_another_order_by_another_are_rejected(repo: Repository) -> None:
     ann, bob = repo.contributor(), repo.contributor("bob")
     tensors = body_of(tiny_tensors(), 1)
@@ -269,6 +273,7 @@ def test_a_bad_key_is_refused(key: str, repo: Repository) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
+@both_databases
 def test_a_freed_key_is_one_that_nobody_can_send(repo: Repository) -> None:
     ann, raw = repo.contributor(), body_file()
     first = ann.declare(raw, key="12345678").json()["contribution"]["id"]
@@ -281,6 +286,7 @@ def test_a_freed_key_is_one_that_nobody_can_send(repo: Repository) -> None:
     assert ann.declare(raw, key="12345678").json()["contribution"]["id"] != first
 
 
+@both_databases
 def test_twenty_equal_declarations_at_once_are_one_row(repo: Repository) -> None:
     ann, raw = repo.contributor(), body_file()
     with ThreadPoolExecutor(20) as pool:
@@ -376,6 +382,7 @@ def test_a_completed_upload_takes_no_more_bytes(repo: Repository) -> None:
     assert (put.status_code, put.json()["code"]) == (409, "state_conflict")
 
 
+@both_databases
 def test_an_upload_that_never_ends_expires_and_can_begin_anew(repo: Repository) -> None:
     ann, raw = repo.contributor(), body_file()
     contribution = ann.sent(raw, key="12345678")
@@ -408,10 +415,18 @@ def test_asking_for_the_plan_keeps_an_upload_alive(repo: Repository) -> None:
 
 
 def close(repo: Repository) -> None:
-    rounds.close_by_hand(repo.ctx, MODEL, "open", repo.principal("max", "maintainer"))
+    closing.close_by_hand(repo.ctx, MODEL, "open", repo.principal("max", "maintainer"))
 
 
-def test_a_completion_after_the_close_is_outdated_and_rejected(repo: Repository) -> None:
+@pytest.fixture
+def strict(empty: Repository) -> Repository:
+    """A Repository that takes only what was made from the newest base."""
+    empty.model(max_staleness=0)
+    return empty
+
+
+def test_a_completion_after_the_close_is_outdated_and_rejected(strict: Repository) -> None:
+    repo = strict
     ann, bob = repo.contributor(), repo.contributor("bob")
     late = bob.sent(body_file(2))
     ann.contribute(body_file(1))
@@ -431,7 +446,8 @@ def test_a_completion_after_the_close_is_outdated_and_rejected(repo: Repository)
     assert [c["contributor"] for c in base["manifest"]["contributions"]] == ["ann"]
 
 
-def test_a_declaration_after_the_close_says_what_comes_next(repo: Repository) -> None:
+def test_a_declaration_after_the_close_says_what_comes_next(strict: Repository) -> None:
+    repo = strict
     ann, bob = repo.contributor(), repo.contributor("bob")
     ann.contribute(body_file(1))
     repo.work()
@@ -445,7 +461,8 @@ def test_a_declaration_after_the_close_says_what_comes_next(repo: Repository) ->
     assert bob.declare(body_file(2), base="v1").status_code == 201
 
 
-def test_what_was_being_screened_at_the_close_is_told_so(repo: Repository) -> None:
+def test_what_was_being_screened_at_the_close_is_told_so(strict: Repository) -> None:
+    repo = strict
     ann, bob = repo.contributor(), repo.contributor("bob")
     ann.contribute(body_file(1))
     repo.work()
@@ -454,11 +471,15 @@ def test_what_was_being_screened_at_the_close_is_told_so(repo: Repository) -> No
     repo.work()
     receipt = bob.receipt(waiting)
     assert receipt["state"] == "rejected"
-    assert "closed" in receipt["reason"]
+    assert "v1 is the newest base" in receipt["reason"]
+    assert "--onto latest" in receipt["hint"]
     assert repo.get(f"/v1/models/{MODEL}/rounds/1")["accepted"] == 1
 
 
-def test_an_upload_left_behind_by_a_published_round_is_told_and_freed(repo: Repository) -> None:
+def test_an_upload_left_behind_by_a_published_round_is_told_and_freed(
+    strict: Repository,
+) -> None:
+    repo = strict
     ann, bob = repo.contributor(), repo.contributor("bob")
     behind = bob.sent(body_file(2))
     ann.contribute(body_file(1))

@@ -22,11 +22,13 @@ from coldfusion_server.db.tables import (
     RoundRow,
     TokenRow,
 )
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_server.services.contributions import lock_round
-from coldfusion_server.services.rounds import close_by_hand
 from coldfusion_shared.errors import ConfigurationError, DatabaseUnavailable, StateConflict
-from tests.server.backends import Backend, only_postgresql
+from tests.server.backends import Backend, both_databases, only_postgresql
 from tests.server.repository import MODEL, Repository, body_file
+
+pytestmark = both_databases
 
 PROGRAM = Path(sys.executable).parent / "coldfusion-server"
 
@@ -150,7 +152,7 @@ def test_two_in_each_others_way_are_told_so(repo: Repository) -> None:
                     query = select(ModelRow).where(ModelRow.name == names[place])
                     session.execute(query.with_for_update())
                     if place == first:
-                        barrier.wait(10)
+                        barrier.wait(100)
         except DatabaseUnavailable as error:
             return error.message
         return ""

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from coldfusion_server.services import differences
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_server.services.garbage import collect
 from coldfusion_server.services.references import DIFFERENCES
-from coldfusion_server.services.rounds import close_by_hand
 from coldfusion_shared.errors import StorageFull, StorageUnavailable
 from coldfusion_shared.weights.checkpoint import FileSource
 from coldfusion_shared.weights.differences.apply import apply_difference

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coldfusion_server.services.rounds import close_by_hand
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
 from coldfusion_shared.weights.codecs import discover, open_update, weights_encoding
 from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from tests.server.gated import policy
 from tests.server.repository import (
+    ANY_UPDATE,
     MODEL,
     Contributor,
     Repository,
@@ -43,7 +45,8 @@ NOTHING_TRAINED = ["embeddings", "pooler", "encoder.layer.0.dense.bias"]
 def many(repo: Repository) -> None:
     """Let no round close by itself."""
     put = repo.client(repo.token("first", "maintainer")).put
-    assert put(f"/v1/models/{MODEL}/policy", json={"min_contributions": 100}).status_code == 200
+    policy = {"min_contributions": 100, "screening": ANY_UPDATE}
+    assert put(f"/v1/models/{MODEL}/policy", json=policy).status_code == 200
 
 
 def encoded(folder: Path, name: str, seed: int) -> Files:
@@ -239,6 +242,9 @@ def test_an_adapter_that_is_larger_than_what_it_changes_is_to_be_sent_whole(
 
 
 def test_the_same_factors_with_another_alpha_are_another_contribution(repo: Repository) -> None:
+    # One is a multiple of the other, which is for another check to object to.
+    screening = {**ANY_UPDATE, "copies": {"enabled": False}}
+    policy(repo, min_contributions=100, screening=screening)
     person = repo.contributor()
     assert screened(repo, "lora", adapter())["state"] == "accepted"
     assert screened(repo, "lora", adapter(lora_alpha=16))["state"] == "accepted"

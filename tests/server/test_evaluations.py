@@ -18,7 +18,8 @@ from coldfusion_server.db.tables import EvaluationRow
 from coldfusion_server.services import evaluations
 from coldfusion_server.services.agreement import agreements, departures
 from coldfusion_shared.schemas.evaluations import Evaluation, EvaluationReport, Suite
-from tests.server.measured import report, suite
+from tests.server.backends import both_databases
+from tests.server.measured import dataset, report, suite
 from tests.server.repository import MODEL, Json, Repository
 
 BASE = f"/v1/models/{MODEL}/bases/v0"
@@ -36,6 +37,7 @@ def post(repo: Repository, given: EvaluationReport, name: str = "eva") -> Any:
     return client.post(EVALUATE, json=given.model_dump(mode="json"))
 
 
+@both_databases
 def test_all_of_a_report_is_kept(repo: Repository) -> None:
     register(repo, suite())
     given = report(suite(), standard_errors={"reviews": 3.0, "questions": 4.0})
@@ -94,6 +96,64 @@ def test_a_pinned_report_is_of_the_registered_suite(repo: Repository) -> None:
     assert repo.get(EVALUATE) == []
 
 
+MIXED = suite(datasets=["reviews", dataset("questions", metric="macro F1")])
+UNSOUND: dict[str, tuple[Suite, Json, str]] = {
+    "another metric": (suite(), {"metric": "macro F1"}, "is scored by 'accuracy'"),
+    "one of its metrics": (MIXED, {"metric": "accuracy"}, "is scored by 'accuracy, macro F1'"),
+    "no seeds": (suite(), {"seeds": [], "by_seed": {}}, "each seed scored on 'reviews'"),
+    "seeds without scores": (
+        suite(), {"by_seed": {"reviews": [80.0] * 3}}, "each seed scored on 'questions'"
+    ),
+    "not their mean": (
+        suite(), {"scores": {"reviews": 80.0, "questions": 80.02}}, "80.02 on 'questions'"
+    ),
+    "no errors": (suite(), {"standard_errors": {}}, "no standard error of 'reviews'"),
+    "not all errors": (
+        suite(), {"standard_errors": {"reviews": 1.0}}, "no standard error of 'questions'"
+    ),
+    "a seed twice": (suite(), {"seeds": [0, 1, 1]}, "a seed is given twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(UNSOUND))
+def test_a_pinned_report_is_sound(case: str, repo: Repository) -> None:
+    of, changes, why = UNSOUND[case]
+    register(repo, of)
+    answer = post(repo, report(of, metric=of.metric).model_copy(update=changes))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert why in answer.json()["detail"]
+    assert repo.get(EVALUATE) == []
+
+
+ONE_SEED: Json = {"seeds": [4], "by_seed": {"reviews": [80.0], "questions": [80.0]}}
+SOUND: dict[str, tuple[Suite, Json]] = {
+    "all of it": (suite(), {}),
+    "several metrics": (MIXED, {}),
+    "rounded": (suite(), {"scores": {"reviews": 80.004, "questions": 79.996}}),
+    "one seed, which has no errors": (suite(), {"standard_errors": {}, **ONE_SEED}),
+    "a task whose examples are not scored one by one": (
+        suite(datasets=["reviews", dataset("questions", task="seq2seq", metric="ROUGE-L")]),
+        {"standard_errors": {"reviews": 1.0}},
+    ),
+    "a metric that nobody knows": (
+        suite(datasets=["reviews", dataset("questions", metric="applause")]),
+        {"standard_errors": {"reviews": 1.0}},
+    ),
+    "a single test example": (
+        suite(datasets=["reviews", dataset("questions", test=1)]),
+        {"standard_errors": {"reviews": 1.0}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(SOUND))
+def test_what_is_sound_is_kept(case: str, repo: Repository) -> None:
+    of, changes = SOUND[case]
+    register(repo, of)
+    answer = post(repo, report(of, metric=of.metric).model_copy(update=changes))
+    assert answer.status_code == 201, answer.text
+
+
 def test_the_same_report_again_changes_nothing(repo: Repository) -> None:
     register(repo, suite())
     first, again = post(repo, report(suite())), post(repo, report(suite()))
@@ -105,6 +165,15 @@ def test_the_same_report_again_changes_nothing(repo: Repository) -> None:
     assert len([e for e in repo.get("/v1/events") if e["type"] == "evaluation.posted"]) == 3
 
 
+def test_a_correction_can_be_taken_back(repo: Repository) -> None:
+    register(repo, suite())
+    posted = [post(repo, report(suite(), level)) for level in (80.0, 70.0, 80.0, 80.0)]
+    assert [answer.status_code for answer in posted] == [201, 201, 201, 200]
+    assert len(repo.get(EVALUATE)) == 3
+    assert repo.get(EVALUATE)[-1]["average"] == posted[0].json()["average"]
+
+
+@both_databases
 def test_of_equal_reports_at_once_one_is_kept(repo: Repository) -> None:
     register(repo, suite())
     who = repo.principal("eva", "evaluator")
@@ -263,6 +332,7 @@ def test_the_error_of_a_difference_is_that_of_the_values_around_the_median() -> 
         assert said == pytest.approx(spread, rel=0.05)
 
 
+@both_databases
 def test_agreement_is_shown_for_a_base(repo: Repository) -> None:
     register(repo, suite())
     for name, level in (("eva", 80.0), ("bob", 80.2), ("cy", 60.0)):

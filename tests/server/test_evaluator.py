@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -21,25 +20,28 @@ import pytest
 from coldfusion_server import supervisor
 from coldfusion_server.db.tables import EvaluationTryRow, LeaseRow
 from coldfusion_server.evaluator import FOLDER, evaluate_once, prepare, run_evaluator, try_again
-from coldfusion_server.services import holding, leases
+from coldfusion_server.services import evaluations, holding, leases
 from coldfusion_server.services.evaluation_tries import DIED, MAX_TRIES
 from coldfusion_server.services.heartbeat import Part, WorkStopped
 from coldfusion_server.services.measuring import Task
 from coldfusion_server.services.probes import examine_process
+from coldfusion_server.services.tokens import create_token
 from coldfusion_shared.errors import (
     DatabaseUnavailable,
     EvaluationFailed,
+    InvalidRequest,
     LeaseLost,
     StorageUnavailable,
     SuiteChanged,
 )
 from coldfusion_shared.schemas.evaluations import EvaluationReport
+from coldfusion_shared.schemas.tokens import Role
 from coldfusion_shared.weights.digests import file_sha256
 from tests.e2e.programs import Server, wait_until
-from tests.server.measured import report, suite
+from tests.server.backends import both_databases
+from tests.server.measured import report, suite, write_films
 from tests.server.repository import MODEL, Json, Repository
 from tests.tiny_models import tiny_bert
-from tests.toy_data import toy_dataset
 
 
 @dataclass
@@ -50,7 +52,9 @@ class Fake:
     seen: list[dict[str, str]] = field(default_factory=list)
     during: Callable[[Path], None] = lambda folder: None
 
-    def __call__(self, folder: Path, moved: Callable[[], None]) -> EvaluationReport:
+    def __call__(
+        self, folder: Path, moved: Callable[[], None], base: Path | None = None
+    ) -> EvaluationReport:
         self.seen.append({path.name: file_sha256(path) for path in folder.iterdir()})
         moved()
         self.during(folder)
@@ -67,7 +71,7 @@ def fake() -> Fake:
 
 @pytest.fixture
 def task(repo: Repository, fake: Fake) -> Task:
-    return prepare(repo.ctx, suite(), "frozen", lambda kept: fake)
+    return prepare(repo.ctx, suite(), "frozen", 3, lambda kept: fake)
 
 
 def posted(repo: Repository, model: str = MODEL) -> list[Json]:
@@ -82,6 +86,11 @@ def failures(repo: Repository) -> list[Json]:
 def tries(repo: Repository) -> list[int]:
     with repo.ctx.database.read() as session:
         return [row.attempts for row in session.query(EvaluationTryRow)]
+
+
+def reasons(repo: Repository) -> list[str | None]:
+    with repo.ctx.database.read() as session:
+        return [row.reason for row in session.query(EvaluationTryRow)]
 
 
 def free(repo: Repository) -> bool:
@@ -105,11 +114,12 @@ def test_a_base_is_measured_once_from_verified_files(
     assert repo.get("/v1/suites/text-2")["registered_by"] == "repository"
 
 
+@both_databases
 def test_newest_bases_come_first_and_private_ones_too(repo: Repository, fake: Fake) -> None:
     repo.model("demo/second", public=False)
     repo.model("demo/third")
     order: list[str] = []
-    task = prepare(repo.ctx, suite(), "frozen", lambda kept: fake)
+    task = prepare(repo.ctx, suite(), "frozen", 3, lambda kept: fake)
     for _ in range(3):
         assert evaluate_once(repo.ctx, task, "a")
     token = repo.token("r", "reader")
@@ -119,27 +129,45 @@ def test_newest_bases_come_first_and_private_ones_too(repo: Repository, fake: Fa
     assert order == ["demo/third", "demo/second", MODEL]
 
 
-def test_what_somebody_else_has_measured_is_not_measured_again(
-    repo: Repository, task: Task, fake: Fake
-) -> None:
+def seeds_of(count: int) -> Json:
+    names = ("reviews", "questions")
+    return {"seeds": list(range(count)), "by_seed": {name: [80.0] * count for name in names}}
+
+
+def test_what_others_have_measured_does_not_count(repo: Repository, task: Task, fake: Fake) -> None:
     path = f"/v1/models/{MODEL}/bases/v0/evaluations"
     client = repo.client(repo.token("eva", "evaluator"))
-    others = (report(), report(suite(), protocol="finetuned"), report(suite()))
-    for count, one in enumerate(others):
+    for one in (report(), report(suite(), **seeds_of(1)), report(suite(), **seeds_of(9))):
         assert client.post(path, json=one.model_dump(mode="json")).status_code == 201
-        if count == 1:
-            # Neither what is not pinned nor another protocol counts.
-            other = prepare(repo.ctx, suite(), "few-shot", lambda kept: fake)
-            assert evaluate_once(repo.ctx, other, "a")
-    assert not evaluate_once(repo.ctx, task, "a")
+    assert evaluate_once(repo.ctx, task, "a") and not evaluate_once(repo.ctx, task, "a")
     assert len(fake.seen) == 1
 
 
+def test_what_it_has_measured_with_fewer_seeds_or_otherwise_does_not_count(
+    repo: Repository, task: Task, fake: Fake
+) -> None:
+    others = (report(suite(), **seeds_of(2)), report(suite(), protocol="finetuned"))
+    for one in others:
+        evaluations.post_evaluation(repo.ctx, MODEL, "v0", one, task.who)
+    assert evaluate_once(repo.ctx, task, "a") and not evaluate_once(repo.ctx, task, "a")
+    fewer = prepare(repo.ctx, suite(), "frozen", 2, lambda kept: fake)
+    assert not evaluate_once(repo.ctx, fewer, "a"), "it was measured with more"
+    more = prepare(repo.ctx, suite(), "frozen", 4, lambda kept: fake)
+    assert evaluate_once(repo.ctx, more, "a")
+
+
+@pytest.mark.parametrize("name", ["repository", "Repository", "REPOSITORY"])
+def test_nobody_else_may_be_called_as_it_is(name: str, repo: Repository, task: Task) -> None:
+    with pytest.raises(InvalidRequest, match="own evaluator") as refused:
+        create_token(repo.ctx, name, Role.EVALUATOR)
+    assert refused.value.hint
+
+
 def test_another_suite_of_the_name_ends_it_at_the_start(repo: Repository, fake: Fake) -> None:
-    prepare(repo.ctx, suite(), "frozen", lambda kept: fake)
-    prepare(repo.ctx, suite(), "finetuned", lambda kept: fake)
+    prepare(repo.ctx, suite(), "frozen", 3, lambda kept: fake)
+    prepare(repo.ctx, suite(), "finetuned", 3, lambda kept: fake)
     with pytest.raises(SuiteChanged):
-        prepare(repo.ctx, suite(max_length=64), "frozen", lambda kept: fake)
+        prepare(repo.ctx, suite(max_length=64), "frozen", 3, lambda kept: fake)
 
 
 def test_a_failure_is_tried_again_with_pauses(repo: Repository, task: Task, fake: Fake) -> None:
@@ -167,6 +195,7 @@ def test_what_always_fails_is_left_and_holds_up_no_other(
     for _ in range(MAX_TRIES + 2):
         repo.clock.advance(hours=1)
         evaluate_once(repo.ctx, task, "a")
+        assert reasons(repo) == ["The score is no number."]
     assert len(fake.seen) == MAX_TRIES + 1
     assert posted(repo, "demo/broken") == []
     assert failures(repo) == [
@@ -181,6 +210,32 @@ def test_what_always_fails_is_left_and_holds_up_no_other(
     try_again(repo.ctx, task)
     assert evaluate_once(repo.ctx, task, "a")
     assert len(posted(repo, "demo/broken")) == 1
+    assert reasons(repo) == []
+
+
+PATHS = {
+    "{folder}/config.json: no JSON": "its folder/config.json: no JSON",
+    "in '{folder}' is no model": "in 'its folder' is no model",
+    "[Errno 2] No such file: '/srv/x/vocab.txt'": "[Errno 2] No such file: 'vocab.txt'",
+    "~/.cache/hub/a.bin and file:///home/op/b.bin": "a.bin and file://b.bin",
+    "C:\\Users\\op\\c.bin": "c.bin",
+    "see https://a.example/docs/x/y, or models/lab/one": "see https://a.example/docs/x/y, or "
+    "models/lab/one",
+    "two\nlines\0and more": "two lines and more",
+    "x" * 600: "x" * 500 + "...",
+}
+
+
+@pytest.mark.parametrize("said", list(PATHS))
+def test_a_reason_names_no_folder_of_the_machine(
+    said: str, repo: Repository, task: Task, fake: Fake
+) -> None:
+    def fail(folder: Path) -> None:
+        raise EvaluationFailed(said.format(folder=folder))
+
+    fake.during = fail
+    assert evaluate_once(repo.ctx, task, "a")
+    assert reasons(repo) == [PATHS[said]]
 
 
 class Killed(BaseException):
@@ -196,29 +251,33 @@ def killed(repo: Repository, task: Task, monkeypatch: pytest.MonkeyPatch) -> Non
             evaluate_once(repo.ctx, task, "killed")
 
 
+@both_databases
 def test_what_kills_the_evaluator_is_left_after_some_tries(
     repo: Repository, task: Task, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.faults = [Killed() for _ in range(MAX_TRIES)]
-    for _ in range(MAX_TRIES):
+    for number in range(MAX_TRIES):
         killed(repo, task, monkeypatch)
         assert not evaluate_once(repo.ctx, task, "a"), "the dead one's lease has not run out"
-        repo.clock.advance(minutes=1)
+        repo.clock.advance(seconds=31)
+        if number in (1, 2):
+            assert not evaluate_once(repo.ctx, task, "a"), "who restarts at once has to wait"
+            repo.clock.advance(seconds=30 * 4**number)
     assert evaluate_once(repo.ctx, task, "a")
     assert [failure["reason"] for failure in failures(repo)] == [DIED]
+    assert reasons(repo) == [None]
     assert not evaluate_once(repo.ctx, task, "a")
     assert len(fake.seen) == MAX_TRIES and nothing_left(task)
 
 
+@both_databases
 def test_what_a_killed_evaluator_leaves_is_removed_when_its_lease_has_run_out(
     repo: Repository, task: Task, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.faults = [Killed()]
     killed(repo, task, monkeypatch)
     (task.folder / "junk").write_text("not ours, and no folder")
-    path = f"/v1/models/{MODEL}/bases/v0/evaluations"
-    client = repo.client(repo.token("eva", "evaluator"))
-    client.post(path, json=report(suite()).model_dump(mode="json"))
+    evaluations.post_evaluation(repo.ctx, MODEL, "v0", report(suite()), task.who)
     assert not evaluate_once(repo.ctx, task, "a")
     assert len(list(task.folder.iterdir())) == 2, "somebody may be at it"
     repo.clock.advance(minutes=1)
@@ -265,9 +324,34 @@ def test_a_stop_leaves_the_base_to_others_and_counts_as_no_try(
     fake.during = lambda folder: stop.set()
     thread = threading.Thread(target=run_evaluator, args=(repo.ctx, stop, task))
     thread.start()
-    thread.join(30)
+    thread.join(300)
     assert not thread.is_alive()
     assert tries(repo) == [0] and free(repo) and nothing_left(task) and posted(repo) == []
+    fake.during = lambda folder: None
+    assert evaluate_once(repo.ctx, task, "another") and len(posted(repo)) == 1
+
+
+def test_a_stop_amid_a_step_that_cannot_be_left_counts_as_no_try(
+    repo: Repository, task: Task, fake: Fake
+) -> None:
+    inside, go, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def step(folder: Path) -> None:
+        inside.set()
+        assert go.wait(300)
+
+    fake.during = step
+    thread = threading.Thread(target=run_evaluator, args=(repo.ctx, stop, task))
+    thread.start()
+    try:
+        assert inside.wait(300) and tries(repo) == [1]
+        stop.set()
+        # The process may be killed from now on.
+        wait_until(lambda: tries(repo) == [0], "the try to be given back")
+    finally:
+        go.set()
+        thread.join(300)
+    assert not thread.is_alive() and posted(repo) == [] and tries(repo) == [0]
     fake.during = lambda folder: None
     assert evaluate_once(repo.ctx, task, "another") and len(posted(repo)) == 1
 
@@ -292,23 +376,25 @@ def test_an_evaluator_that_only_fails_does_not_look_well(
     assert looks == [False, False, True, True]
 
 
+@both_databases
 def test_of_two_evaluators_one_measures(repo: Repository, task: Task, fake: Fake) -> None:
     inside, go = threading.Event(), threading.Event()
 
     def wait(folder: Path) -> None:
         inside.set()
-        assert go.wait(30)
+        assert go.wait(300)
 
     fake.during = wait
     thread = threading.Thread(target=evaluate_once, args=(repo.ctx, task, "a"))
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(300)
     assert not evaluate_once(repo.ctx, task, "b")
     go.set()
-    thread.join(30)
+    thread.join(300)
     assert len(posted(repo)) == len(fake.seen) == 1
 
 
+@both_databases
 def test_who_lost_the_lease_hands_nothing_in(repo: Repository, task: Task, fake: Fake) -> None:
     def paused(folder: Path) -> None:
         # It was asleep for a minute, and another one has begun meanwhile.
@@ -344,6 +430,7 @@ def expiry(repo: Repository) -> Any:
     return row.expires_at
 
 
+@both_databases
 def test_a_lease_is_renewed_while_the_work_is_silent(repo: Repository) -> None:
     _, holds = held(repo)
     with holds:
@@ -361,12 +448,14 @@ def test_work_that_hangs_loses_its_lease(repo: Repository) -> None:
     assert expiry(repo) == before[1]
 
 
+@both_databases
 def test_the_work_hears_that_its_lease_is_lost(repo: Repository) -> None:
     _, holds = held(repo)
     with holds:
-        repo.clock.advance(hours=1)
-        with suppress(LeaseLost):
-            assert leases.acquire(repo.ctx, "evaluation:1:frozen:x", "b") is not None
+        taken = None
+        while taken is None:  # It may have been renewed since the clock went on.
+            repo.clock.advance(hours=1)
+            taken = leases.acquire(repo.ctx, "evaluation:1:frozen:x", "b")
         wait_until(lambda: holds.lost, "the loss")
         with pytest.raises(LeaseLost):
             holds()
@@ -412,7 +501,7 @@ def test_a_child_is_started_again_and_ended(
 ) -> None:
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.05)
     path, stop = tmp_path / "pids", threading.Event()
-    code = CHILD.format(path=str(path)) + "time.sleep(60)"
+    code = CHILD.format(path=str(path)) + "time.sleep(600)"
     arguments = ("child", [sys.executable, "-c", code], stop)
     thread = threading.Thread(target=supervisor.supervise, args=arguments)
     thread.start()
@@ -421,16 +510,46 @@ def test_a_child_is_started_again_and_ended(
         if count < 3:
             os.kill(pids(path)[-1], signal.SIGKILL)
     stop.set()
-    thread.join(30)
+    thread.join(300)
     assert not thread.is_alive()
     assert not any(alive(pid) for pid in pids(path))
+
+
+def test_what_a_child_is_told_once_it_is_told_at_its_first_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.05)
+    path, stop = tmp_path / "said", threading.Event()
+    code = f"import sys; open({str(path)!r}, 'a').write(' '.join(sys.argv[1:]) + '.')"
+    command = [sys.executable, "-c", code, "always"]
+    arguments = ("child", command, stop, ("--once",))
+    thread = threading.Thread(target=supervisor.supervise, args=arguments)
+    thread.start()
+    wait_until(lambda: path.exists() and path.read_text().count(".") > 2, "three starts")
+    stop.set()
+    thread.join(300)
+    assert path.read_text().startswith("always --once.always.always.")
+
+
+def test_a_child_may_take_some_seconds_to_end(tmp_path: Path) -> None:
+    path, stop = tmp_path / "pids", threading.Event()
+    slowly = f"(time.sleep(3), open({str(tmp_path / 'ended')!r}, 'w').close(), os._exit(0))"
+    code = f"import signal; signal.signal(15, lambda *_: {slowly}); "
+    code = CHILD.format(path=str(path)).replace("; ", f"; {code}", 1) + "time.sleep(600)"
+    arguments = ("child", [sys.executable, "-c", code], stop)
+    thread = threading.Thread(target=supervisor.supervise, args=arguments)
+    thread.start()
+    wait_until(lambda: pids(path), "the child")
+    stop.set()
+    thread.join(300)
+    assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.parametrize("how", ["", STUBBORN])
 def test_a_child_does_not_outlive_a_parent_that_is_killed(how: str, tmp_path: Path) -> None:
     path = tmp_path / "pids"
     soon = "import coldfusion_server.supervisor as s; s.ORPHAN_SECONDS = 1; "
-    code = soon + ORPHAN + how + CHILD.format(path=str(path)) + "time.sleep(60)"
+    code = soon + ORPHAN + how + CHILD.format(path=str(path)) + "time.sleep(600)"
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -457,26 +576,11 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(how: str, tmp_path: Pa
 # Its evaluator lets all others go first, and loads torch; on a busy machine that takes minutes.
 PATIENCE_SECONDS = 400
 
-SUITE = """\
-name: films
-datasets:
-- data: films
-limits: {train: 32, validation: 16, test: 24}
-max_length: 16
-"""
-
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
     """A suite file of one small data set."""
-    folder = tmp_path / "suite"
-    (folder / "films").mkdir(parents=True)
-    for name, split in toy_dataset().splits.items():
-        rows = zip(split["text"], split["label"], strict=True)
-        lines = ["text,label", *(f"{text},{('awful', 'great')[label]}" for text, label in rows)]
-        (folder / "films" / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    (folder / "suite.yaml").write_text(SUITE)
-    return folder / "suite.yaml"
+    return write_films(tmp_path / "suite")
 
 
 @pytest.fixture
@@ -517,7 +621,7 @@ def children(server: Server) -> list[int]:
     return [int(pid) for task in path.iterdir() for pid in (task / "children").read_text().split()]
 
 
-def evaluations(server: Server, model: str) -> list[Json]:
+def evaluated(server: Server, model: str) -> list[Json]:
     found: list[Json] = server.get(f"/models/{model}/bases/v0/evaluations")
     return found
 
@@ -525,22 +629,22 @@ def evaluations(server: Server, model: str) -> list[Json]:
 def test_up_measures_every_base_and_goes_on_when_its_evaluator_is_killed(
     server: Server, films: Path, tmp_path: Path
 ) -> None:
-    server.options = ("--evaluate", str(films))
+    server.options = ("--evaluate", str(films), "--again")
     server.start()
     pretrained = tiny_bert(tmp_path / "pretrained")
     server.command("model", "create", "lab/one", "--from", str(pretrained), "--public")
     patiently(lambda: '"evaluating"' in log_of(server), "the first evaluation's beginning")
     (child,) = children(server)
     os.kill(child, signal.SIGKILL)
-    (kept,) = patiently(lambda: evaluations(server, "lab/one"), "scores after the kill")
+    (kept,) = patiently(lambda: evaluated(server, "lab/one"), "scores after the kill")
     assert (kept["evaluator"], kept["suite"], kept["protocol"]) == ("repository", "films", "frozen")
     assert kept["seeds"] == [0, 1, 2] and len(kept["by_seed"]["films"]) == 3
     assert server.get("/suites/films")["digest"] == kept["suite_digest"]
     # The next base, by the child that was started again.
     server.command("model", "create", "lab/two", "--from", str(pretrained))
-    (second,) = patiently(lambda: evaluations(server, "lab/two"), "scores of the second base")
+    (second,) = patiently(lambda: evaluated(server, "lab/two"), "scores of the second base")
     assert second["scores"] == kept["scores"], "the same base, the same features"
-    assert len(evaluations(server, "lab/one")) == 1
+    assert len(evaluated(server, "lab/one")) == 1
     (child,) = children(server)
     server.end()
     patiently(lambda: not alive(child), "the evaluator's end")
@@ -580,7 +684,7 @@ def test_an_evaluator_of_its_own_ends_on_a_signal_and_another_goes_on(
                 assert process.wait(PATIENCE_SECONDS) == 0, log.read_text()
             finally:
                 process.kill()
-    (kept,) = evaluations(server, "lab/one")
+    (kept,) = evaluated(server, "lab/one")
     assert kept["protocol"] == "few-shot" and kept["seeds"] == [0, 1]
 
 
@@ -593,8 +697,20 @@ def test_a_suite_that_is_not_there_is_said_at_the_start(
         env={**os.environ, "COLDFUSION_DATA_DIR": str(tmp_path / "data")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 1
     assert "nowhere.yaml" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_up_tries_nothing_again_that_it_does_not_measure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "coldfusion_server", "up", "--again", "--port", "0"],
+        env={**os.environ, "COLDFUSION_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1 and "--evaluate" in done.stderr, done.stderr
     assert not (tmp_path / "data").exists()

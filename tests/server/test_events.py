@@ -15,11 +15,22 @@ from coldfusion_server.api.events import _lines, stream_events
 from coldfusion_server.events import broker as broker_module
 from coldfusion_server.events import outbox
 from coldfusion_server.events.broker import Broker
-from coldfusion_server.services.rounds import close_due
+from coldfusion_server.services import evaluation_tries, evaluations, leases
+from coldfusion_server.services.closing import close_due
+from coldfusion_server.services.evaluation_tries import Measurement, Subject
+from coldfusion_server.services.tokens import authenticate, revoke_token
+from coldfusion_shared.schemas.evaluations import EvaluationReport
 from tests.server.asgi import request
+from tests.server.backends import both_databases
+from tests.server.lines import Line, replay
+from tests.server.lines import shown as shown_replay
 from tests.server.repository import MODEL, Repository, body_file
 
+pytestmark = both_databases
+
 PRIVATE = "demo/private"
+# Of a busy machine; nothing here takes a second.
+PATIENCE_SECONDS = 120
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +61,8 @@ def test_a_round_leaves_its_story(repo: Repository) -> None:
         "contribution.declared", "contribution.completed",
         "contribution.declared", "contribution.completed",
         "contribution.accepted", "contribution.accepted",
-        "round.closed", "round.fusing", "round.evaluating", "round.published", "base.published",
-        "contribution.fused", "contribution.fused", "round.opened",
+        "round.closed", "round.fusing", "round.evaluating", "base.published",
+        "contribution.fused", "contribution.fused", "round.published", "round.opened",
     ]  # fmt: skip
     ids = [event["id"] for event in listed(repo)]
     assert ids == sorted(set(ids))
@@ -88,6 +99,60 @@ def test_visitors_see_nothing_of_private_models_and_are_not_stopped_by_them(
     assert len(listed(repo, f"model={PRIVATE}", reader)) > 50
 
 
+# What the API itself shows to evaluators and maintainers alone, until it is published.
+
+
+def of_a_replay(repo: Repository) -> tuple[str, int]:
+    """Have a replay's candidate measured and left; return its id, and the event before it."""
+    ids = Line(repo).round({1: 0, 2: 0, 3: 0})
+    last = listed(repo)[-1]["id"]
+    asked = replay(repo, status=201, without=ids[:1])
+    repo.work()
+    (step,) = shown_replay(repo, asked["id"])["steps"]
+    candidate = step["candidate"]["id"]
+    judge = repo.principal("eve", "evaluator")
+    report = EvaluationReport(suite="s", protocol="frozen", scores={"a": 50.0})
+    evaluations.post_of_candidate(repo.ctx, MODEL, candidate, report, judge)
+    what = Measurement("s", "0" * 64, "frozen", 1, judge.contributor_id)
+    subject = Subject(candidate=candidate)
+    with leases.held(repo.ctx, what.key(subject), "worker") as lease:
+        assert lease is not None
+        evaluation_tries.leave(repo.ctx, what, subject, lease, "it is too large")
+    return asked["id"], last
+
+
+def test_a_replay_is_shown_to_those_who_decide_on_it_until_it_is_published(
+    repo: Repository,
+) -> None:
+    identity, last = of_a_replay(repo)
+    add(repo, 1, MODEL, "last.event")
+    private = [
+        "replay.queued", "replay.running", "replay.ready", "evaluation.posted", "evaluation.failed",
+    ]  # fmt: skip
+    tokens = {role: repo.token(role, role) for role in ("contributor", "evaluator", "maintainer")}
+    for token in (None, tokens["contributor"]):
+        for limit in (1, 100):
+            seen = listed(repo, f"after={last}&limit={limit}", token)
+            assert [event["type"] for event in seen] == ["last.event"]
+    for role in ("evaluator", "maintainer"):
+        seen = listed(repo, f"after={last}", tokens[role])
+        assert [event["type"] for event in seen] == [*private, "last.event"]
+
+    async def watch(principal: Any, count: int, after: int) -> list[str]:
+        async with running(repo) as broker:
+            found = await gather(repo, broker, count, after, principal=principal)
+            return [event["event"] for event in found]
+
+    # A watcher comes back with the id of the last one that it was shown.
+    assert asyncio.run(watch(None, 1, last)) == ["last.event"]
+    judge = repo.principal("eve", "evaluator")
+    assert asyncio.run(watch(judge, 6, last)) == [*private, "last.event"]
+    before = listed(repo)[-1]["id"]
+    replay(repo, f"/{identity}/publish")
+    told = asyncio.run(watch(None, 3, before))
+    assert sorted(told) == ["base.published", "model.replayed", "replay.published"]
+
+
 # The stream.
 
 
@@ -95,17 +160,20 @@ def test_visitors_see_nothing_of_private_models_and_are_not_stopped_by_them(
 async def running(repo: Repository) -> AsyncIterator[Broker]:
     broker = Broker(repo.ctx.database)
     task = asyncio.create_task(broker.run())
-    await asyncio.sleep(0.1)
+    # What happens from now on is new to it.
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not broker.last:
+            await asyncio.sleep(0.005)
     yield broker
     broker.stop()
     # It may be reading: its connection has to be back before the repository closes.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await task
 
 
 async def all_waiting(broker: Broker, count: int) -> None:
     """Wait until so many watchers have read what was before and wait for what comes."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while sum(bool(queue._getters) for queue in broker.queues) < count:  # type: ignore[attr-defined]
             await asyncio.sleep(0.01)
 
@@ -122,7 +190,7 @@ async def gather(
     """Read `count` events of the stream, as a browser splits it; call `then` once connected."""
     found: list[dict[str, str]] = []
     lines = _lines(repo.ctx, broker, principal, model, after)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for text in lines:
             if text.startswith(":"):
                 await asyncio.to_thread(then)
@@ -200,6 +268,45 @@ def test_a_watcher_sees_what_it_asked_for_and_may_see(repo: Repository) -> None:
     assert reader == [PRIVATE] * 2 + ["demo/other"] * 2 + [MODEL]
 
 
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_a_stream_ends_with_its_token(
+    how: str, repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldfusion_server.api.events.SIGHT_SECONDS", 0.0)
+    repo.model(PRIVATE, public=False)
+    principal = authenticate(repo.ctx, repo.token("r", "reader", hours=1))
+
+    def end() -> None:
+        if how == "revoked":
+            revoke_token(repo.ctx, "r")
+        else:
+            repo.clock.advance(hours=2)
+        add(repo, 2, PRIVATE)
+
+    async def watch() -> list[Any]:
+        async with running(repo) as broker:
+            # More than there will be: the stream ends by itself, and nothing is seen any more.
+            return await gather(repo, broker, 9, None, None, principal, end)
+
+    assert asyncio.run(watch()) == []
+
+
+def test_a_list_reads_no_event_by_itself(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.model(PRIVATE, public=False)
+    seen = listed(repo)[-1]["id"]
+    add(repo, 30, PRIVATE)
+    asked: list[int] = []
+    real = outbox.after
+
+    def counted(session: Any, last: int, limit: int, model: str | None = None) -> Any:
+        asked.append(last)
+        return real(session, last, limit, model)
+
+    monkeypatch.setattr(outbox, "after", counted)
+    assert listed(repo, f"after={seen}&limit=1") == []
+    assert len(asked) == 1
+
+
 def test_a_watcher_that_falls_far_behind_is_cut_off_and_no_other(
     repo: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +325,7 @@ def test_a_watcher_that_falls_far_behind_is_cut_off_and_no_other(
             for _ in range(6):
                 await asyncio.to_thread(add, repo, 4)
                 for _ in range(4):
-                    await asyncio.wait_for(anext(quick), 5)
+                    await asyncio.wait_for(anext(quick), PATIENCE_SECONDS)
                     count += 1
             left = [event async for event in slow]
             return count, len(left)
@@ -235,7 +342,7 @@ def test_the_stream_ends_when_the_server_stops(repo: Repository) -> None:
             task = asyncio.ensure_future(anext(lines, "ended"))
             await asyncio.sleep(0.05)
             broker.stop()
-            return [await asyncio.wait_for(task, 5)]
+            return [await asyncio.wait_for(task, PATIENCE_SECONDS)]
 
     assert asyncio.run(watch()) == ["ended"]
 
@@ -264,7 +371,7 @@ def test_a_last_event_id_that_is_none_of_ours_begins_with_what_happens_now(
             response = await stream_events(repo.ctx, None, broker, None, given)
             body = response.body_iterator
             found: list[dict[str, str]] = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 async for text in body:
                     if str(text).startswith(":"):
                         await asyncio.to_thread(add, repo, 1, MODEL, "new.event")

@@ -218,12 +218,13 @@ def test_every_option_reaches_the_recipe(run: Run, tmp_path: Path) -> None:
     made = run(*FUSE, *MODELS, "--dare", "0.5", "--seed", "7", "--staleness-exponent", "1",
                "--server-lr", "auto", "--server-lr-cap", "2", "--optimizer", "momentum",
                "--optimizer-param", "beta=0.5", "--pull", "0.1", "--origin", "base",
+               "--step-cap", "0.001",
                "--threads", "2", "--dtype", "bfloat16", "--json")  # fmt: skip
     assert made.code == 0, made.err
     assert made.json()["recipe"] == {
         "method": "mean", "parameters": {}, "dare": {"density": 0.5, "seed": 7},
         "staleness_exponent": 1.0, "optimizer": "momentum", "optimizer_parameters": {"beta": 0.5},
-        "server_lr": "auto", "server_lr_cap": 2.0, "pull": 0.1,
+        "server_lr": "auto", "server_lr_cap": 2.0, "pull": 0.1, "step_cap": 0.001,
     }  # fmt: skip
     assert made.json()["dtype"] == "BF16" and made.json()["server_lr"] <= 2
     assert read_model(tmp_path / "out")[BIAS].dtype == BFLOAT16
@@ -491,6 +492,22 @@ def test_a_companion_file_of_fisher_information_is_used(run: Run, tmp_path: Path
     assert np.allclose(fused[BIAS], mean_of(models(tmp_path), BIAS), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("cap", [0.0001, 5])
+def test_a_step_is_no_longer_than_its_cap_and_that_is_told(
+    cap: float, run: Run, tmp_path: Path
+) -> None:
+    ended = run(*FUSE, *MODELS, "--step-cap", str(cap))
+    assert ended.code == 0, ended.err
+    report = json.loads((tmp_path / "out" / "fusion.json").read_text())
+    share = report["step_norm"] / report["base_norm"]
+    assert f"the base moves by {100 * share:.3g}% of its norm" in ended.out
+    if cap == 5:
+        assert share < 0.1 and report["step_factor"] is None and "--step-cap" not in ended.out
+    else:
+        assert share == pytest.approx(cap, rel=1e-9) and 0 < report["step_factor"] < 1
+        assert f", scaled by {report['step_factor']:.3g} for --step-cap" in ended.out
+
+
 # Options without use, and values that are none.
 
 
@@ -503,6 +520,8 @@ def test_a_companion_file_of_fisher_information_is_used(run: Run, tmp_path: Path
         (["--server-lr-cap", "2"], ["--server-lr-cap", "auto"]),
         (["--score", "true"], ["--score", "mean"]),
         (["--age", "ann=" + "9" * 400], ["--age", "between"]),
+        (["--step-cap", "0"], ["--step-cap", "greater than 0"]),
+        (["--step-cap", "nan"], ["--step-cap"]),
         (["--method", "ties", "--param", "density=true"], ["density"]),
     ],
     ids=str,

@@ -15,20 +15,28 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from coldfusion_server import collector
-from coldfusion_server.db.tables import ContributionRow, RoundRow
-from coldfusion_server.services import cards, fusing, garbage, leases
+from coldfusion_server.db.tables import BaseRow, CandidateRow, ContributionRow
+from coldfusion_server.services import cards, garbage, leases, publishing
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_server.services.garbage import Collected, collect
-from coldfusion_server.services.rounds import close_by_hand
+from coldfusion_server.services.usage import all_usage
+from coldfusion_server.services.withdrawal import withdraw
 from coldfusion_server.storage import ListedObject
 from coldfusion_server.storage.local import LocalStore
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import ConfigurationError, StateConflict, StorageUnavailable
+from coldfusion_shared.errors import (
+    ConfigurationError,
+    StateConflict,
+    StorageUnavailable,
+)
 from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.contributions import Withdrawal
 from tests.s3 import stores
 from tests.server.backends import Backend
+from tests.server.gated import fused, gated
 from tests.server.repository import (
     MODEL,
     Repository,
@@ -267,6 +275,71 @@ class Deleting(LocalStore):
         super().delete(digest)
 
 
+@pytest.mark.parametrize("how", ["cut", "another", "no list"])
+@pytest.mark.parametrize("table", [BaseRow, CandidateRow])
+def test_what_may_be_of_a_damaged_manifests_model_stays_and_the_rest_goes(
+    repo: Repository, table: Any, how: str
+) -> None:
+    gated(repo)
+    fused(repo)
+    repo.model("acme/other")
+    ann = repo.contributor()
+    ann.contribute(broken_file())
+    gone = ann.contribute(broken_file(2), model="acme/other")
+    repo.work()
+    (removed,) = files_of(repo, gone)
+    repo.ctx.store.put([b"left by a process that was killed"])
+    later(repo)
+    before = objects(repo)
+    with repo.ctx.database.write() as session:
+        row = session.scalars(select(table).where(table.model_id == 1)).one()
+        good, name = row.manifest, "v0" if table is BaseRow else f"candidate {row.id}"
+        row.manifest = {"cut": good[:-20], "another": "{}", "no list": '{"files": 7}'}[how]
+    for dry_run in (True, False):
+        found = collect(repo.ctx, "gc", dry_run=dry_run)
+        assert heaps(found) == {"rejected": 1}
+        (sentence,) = found.damaged
+        assert sentence.startswith(f"The manifest of {MODEL} {name} was changed in the database")
+    assert objects(repo) == before - {removed}
+    with repo.ctx.database.write() as session:
+        session.execute(update(table).where(table.id == row.id).values(manifest=good))
+    found = collect(repo.ctx, "gc")
+    assert (heaps(found), found.damaged) == ({"rejected": 1, "unknown": 1}, [])
+
+
+def test_what_is_erased_goes_at_once_only_where_nothing_is_damaged(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    ids = [repo.contributor().contribute(body_file(seed)) for seed in (1, 2)]
+    repo.work()
+    with repo.ctx.database.write() as session:
+        good = session.scalars(select(BaseRow.manifest)).one()
+    for contribution, manifest in zip(ids, ("{}", good), strict=True):
+        with repo.ctx.database.write() as session:
+            session.execute(update(BaseRow).values(manifest=manifest))
+        withdraw(repo.ctx, contribution, Withdrawal(erase=True), repo.principal())
+        stays = {*files_of(repo, contribution)} <= objects(repo)
+        assert stays == (manifest != good)
+
+
+@pytest.mark.parametrize("how", ["cut", "another"])
+def test_usage_names_what_is_damaged_and_counts_the_rest(repo: Repository, how: str) -> None:
+    one_round(repo)
+    who = repo.principal("op", "admin")
+    whole = all_usage(repo.ctx, who)
+    assert [model.damaged for model in whole.models] == [[]]
+    with repo.ctx.database.write() as session:
+        row = session.scalars(select(BaseRow).where(BaseRow.number == 1)).one()
+        row.manifest = row.manifest[:-20] if how == "cut" else "{}"
+    found = all_usage(repo.ctx, who)
+    (model,) = found.models
+    (sentence,) = model.damaged
+    assert sentence.startswith(f"The manifest of {MODEL} v1 was changed in the database")
+    assert (found.total_bytes, model.bases) == (whole.total_bytes, 2)
+    assert model.base_bytes == whole.models[0].base_bytes
+
+
 def test_a_declaration_before_the_deed_keeps_the_object(repo: Repository) -> None:
     repo.contributor().contribute(broken_file())
     repo.work()
@@ -325,18 +398,18 @@ def test_a_fuse_whose_output_was_taken_is_done_again(
         repo.contributor(f"c{seed}").contribute(body_file(seed))
     repo.work()
     close_by_hand(repo.ctx, MODEL, "open", repo.principal("max", "maintainer"))
-    really, taken = fusing._check_candidate, list[str]()
+    really, taken = publishing._lost_file, list[str]()
 
-    def check(ctx: Any, round_id: int) -> None:
+    def check(ctx: Any, round_id: int) -> str | None:
         if not taken:
             with ctx.database.read() as session:
-                row = session.get_one(RoundRow, round_id)
-                manifest = Manifest.model_validate_json(row.candidate or "")
+                (text,) = session.scalars(select(CandidateRow.manifest))
+            manifest = Manifest.model_validate_json(text)
             taken.append(manifest.files[-1].sha256)
             ctx.store.delete(taken[0])
-        really(ctx, round_id)
+        return really(ctx, round_id)
 
-    monkeypatch.setattr(fusing, "_check_candidate", check)
+    monkeypatch.setattr(publishing, "_lost_file", check)
     repo.work()
     shown = repo.get(f"/v1/models/{MODEL}/rounds/1")
     assert (shown["state"], "gone again" in shown["reason"]) == ("failed", True)
@@ -371,12 +444,12 @@ def test_the_collector_collects_and_tells_the_log(repo: Repository) -> None:
     with structlog.testing.capture_logs() as logs:
         thread = Thread(target=collector.run_collector, args=(repo.ctx, stop, 0.0))
         thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while not any(log["event"] == "garbage collected" for log in logs):
             assert time.monotonic() < until
             time.sleep(0.02)
         stop.set()
-        thread.join(20)
+        thread.join(300)
     assert not thread.is_alive()
     (told,) = [log for log in logs if log["event"] == "garbage collected"]
     assert (told["unknown"], told["bytes"]) == (1, 4)
@@ -392,11 +465,11 @@ def test_the_collector_goes_on_after_a_failure(
     with structlog.testing.capture_logs() as logs:
         thread = Thread(target=collector.run_collector, args=(repo.ctx, stop, 0.0))
         thread.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 300
         while outcomes and time.monotonic() < until:
             time.sleep(0.01)
         stop.set()
-        thread.join(20)
+        thread.join(300)
     assert [log["event"] for log in logs] == ["garbage collection failed"] * 2 + [
         "garbage collected"
     ]

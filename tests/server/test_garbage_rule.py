@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,12 +16,14 @@ from sqlalchemy import delete, select
 
 from coldfusion_server.db.tables import (
     BaseRow,
+    CandidateRow,
     ContributionFileRow,
     ContributionRow,
     ContributorRow,
     EventRow,
     ModelRow,
     RoundRow,
+    Table,
 )
 from coldfusion_server.services.garbage import collect
 from coldfusion_server.services.usage import all_usage
@@ -28,14 +31,16 @@ from coldfusion_server.storage import ListedObject
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.rounds import TRANSITIONS, RoundState
 from coldfusion_shared.schemas.models import Policy
-from tests.server.backends import Backend
+from tests.server.backends import Backend, both_databases
 from tests.server.repository import Repository, repository
+
+pytestmark = both_databases
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DIGESTS = [f"{number:064x}" for number in range(12)]
 SIZES = {digest: 10 ** (place % 4) + place for place, digest in enumerate(DIGESTS)}
 PARTS = ("files", "master", "optimizer_state")
-KEPT = {"declared", "completed", "quarantined", "accepted"}
+KEPT = {"declared", "completed", "quarantined", "accepted", "set_aside"}
 
 digests = st.sampled_from(DIGESTS)
 
@@ -50,10 +55,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Entry:
-    """A contribution: state and files."""
+    """A contribution: state, files, and whether it was fused before it was withdrawn."""
 
     state: ContributionState
     files: list[Part]
+    was_fused: bool = False
+
+    @property
+    def is_in_a_base(self) -> bool:
+        withdrawn = self.state == ContributionState.WITHDRAWN
+        return self.state == ContributionState.FUSED or (withdrawn and self.was_fused)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ entries = st.builds(
         max_size=2,
         unique_by=lambda p: p.sha256,
     ),
+    was_fused=st.booleans(),
 )
 
 
@@ -100,9 +112,7 @@ def iteration(
     """Return a round; contributions are fused in the transaction that publishes theirs."""
     if state != RoundState.PUBLISHED:
         entries = [
-            Entry(ContributionState.ACCEPTED, entry.files)
-            if entry.state == ContributionState.FUSED
-            else entry
+            Entry(ContributionState.ACCEPTED, entry.files) if entry.is_in_a_base else entry
             for entry in entries
         ]
     return Iteration(state, candidate, entries)
@@ -136,7 +146,7 @@ def kept(line: Line, *, arrived: bool = False) -> set[str]:
         for entry in round_.entries:
             if entry.state == ContributionState.DECLARED and arrived:
                 continue
-            if entry.state.value in KEPT or (entry.state == ContributionState.FUSED and in_time):
+            if entry.state.value in KEPT or (entry.is_in_a_base and in_time):
                 found |= {part.sha256 for part in entry.files if not part.here}
     return found
 
@@ -207,10 +217,22 @@ def slate(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Iterato
         yield opened
 
 
+# Whoever refers to another first.
+TABLES: tuple[type[Table], ...] = (
+    EventRow,
+    ContributionFileRow,
+    ContributionRow,
+    CandidateRow,
+    RoundRow,
+    BaseRow,
+    ModelRow,
+)
+
+
 def write(repo: Repository, history: History) -> None:
     """Make the rows of `history`, and the store that it tells of."""
     with repo.ctx.database.write() as session:
-        for table in (EventRow, ContributionFileRow, ContributionRow, RoundRow, BaseRow, ModelRow):
+        for table in TABLES:
             session.execute(delete(table))
         person = session.scalar(select(ContributorRow))
         if person is None:
@@ -236,9 +258,10 @@ def write(repo: Repository, history: History) -> None:
 
 def base_rows(model: ModelRow, bases: Iterable[dict[str, list[str]]]) -> Iterator[BaseRow]:
     for number, manifest in enumerate(bases):
+        written = text(manifest)
         yield BaseRow(
-            model_id=model.id, number=number, digest="0" * 64, manifest=text(manifest),
-            created_at=NOW,
+            model_id=model.id, number=number, manifest=written, created_at=NOW,
+            digest=hashlib.sha256(written.encode()).hexdigest(),
         )  # fmt: skip
 
 
@@ -259,10 +282,16 @@ def add_round(
 ) -> None:
     row = RoundRow(
         model_id=model.id, number=number, state=round_.state, base_number=0, opened_at=NOW,
-        candidate=None if round_.candidate is None else text(round_.candidate),
     )  # fmt: skip
     session.add(row)
     session.flush()
+    if round_.candidate is not None:
+        session.add(
+            CandidateRow(
+                id=f"{model.id}-{number}", model_id=model.id, round_id=row.id, created_at=NOW,
+                manifest=text(round_.candidate), given_up=not TRANSITIONS[round_.state],
+            )
+        )  # fmt: skip
     for place, entry in enumerate(round_.entries):
         identity = f"{model.id}-{number}-{place}"
         session.add(
@@ -271,6 +300,7 @@ def add_round(
                 contributor_id=person.id, state=entry.state, encoding="full",
                 idempotency_key=identity, request_sha256="0" * 64, work={}, findings=[],
                 tensors_digest=None, declared_at=NOW, expires_at=NOW,
+                result_number=1 if entry.is_in_a_base else None,
                 files=[
                     ContributionFileRow(
                         path=f"f{index}", size=SIZES[part.sha256], sha256=part.sha256,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coldfusion_server.services import fusing, leases
-from coldfusion_server.services.rounds import close_by_hand
+from coldfusion_server.services import fusing, leases, publishing
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_server.worker import work_once
 from coldfusion_shared.weights.checkpoint import FileSource
 from coldfusion_shared.weights.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -30,12 +30,14 @@ def base() -> dict[str, Array]:
 
 
 def dora(seed: int) -> dict[str, bytes]:
+    """Return an adapter that turns each row a little and leaves it as long as it was."""
     rng = np.random.default_rng(seed)
     module = f"base_model.model.{NAME}"
+    lengths = np.linalg.norm(base()[f"{NAME}.weight"], axis=1)
     tensors = {
         f"{module}.lora_A.weight": rng.standard_normal((1, SHAPE[1])).astype(np.float32),
-        f"{module}.lora_B.weight": rng.standard_normal((SHAPE[0], 1)).astype(np.float32),
-        f"{module}.lora_magnitude_vector": np.ones(SHAPE[0], np.float32),
+        f"{module}.lora_B.weight": 0.01 * rng.standard_normal((SHAPE[0], 1), np.float32),
+        f"{module}.lora_magnitude_vector": lengths,
     }
     config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "use_dora": True}
     return {
@@ -100,7 +102,7 @@ def test_a_lease_that_is_lost_ends_the_reading(
 
     def taken_over(*_: object) -> None:
         large.clock.advance(minutes=5)
-        (key,) = (f"round:{round_id}" for round_id in fusing._waiting(large.ctx))
+        (key,) = (f"round:{round_id}" for round_id in publishing._waiting(large.ctx))
         assert leases.acquire(large.ctx, key, "another") is not None
 
     monkeypatch.setattr(fusing, "together_in_update", taken_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from coldfusion_server.services import models
-from coldfusion_server.services.rounds import close_by_hand
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_shared.errors import InvalidRequest, RoundNotClosable, UnknownName
 from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from tests.server.repository import (
+    ANY_UPDATE,
     MODEL,
     Repository,
     body_of,
@@ -55,7 +57,7 @@ def finetuned(repo: Repository, base: str, seeds: list[int]) -> list[dict[str, A
 
 def put_policy(repo: Repository, role: str, **policy: Any) -> Json:
     client = repo.client(repo.token(f"a-{role}", role))
-    return client.put(f"/v1/models/{MODEL}/policy", json=policy)
+    return client.put(f"/v1/models/{MODEL}/policy", json={"screening": ANY_UPDATE, **policy})
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,7 @@ def put_policy(repo: Repository, role: str, **policy: Any) -> Json:
         ({"method": "fisher"}, "Fisher"),
         ({"method": "greedy_soup"}, "score"),
         ({"optimizer": "adam", "optimizer_parameters": {"beta1": 1}}, "beta1"),
+        ({"method": "median", "contributor_weights": {"ann": 2.0}}, "takes no weights"),
     ],
 )
 def test_a_policy_that_could_never_fuse_is_refused_when_it_is_set(
@@ -113,6 +116,30 @@ def test_a_changed_policy_is_in_force_from_the_open_round_on(repo: Repository) -
     for name in bodies[0]:
         middle = np.median([body[name] for body in bodies], axis=0)
         assert np.allclose(fused[name], middle, rtol=1e-6, atol=1e-7)
+
+
+def test_of_two_changes_at_once_none_is_lost(repo: Repository) -> None:
+    max_ = repo.principal("max", "maintainer")
+
+    def changed(**values: Any) -> Any:
+        def change(before: Policy) -> Policy:
+            return Policy.model_validate(before.model_dump() | values)
+
+        return models.change_policy(repo.ctx, MODEL, change, max_)
+
+    with ThreadPoolExecutor() as pool:
+
+        def meanwhile(before: Policy) -> Policy:
+            others.append(pool.submit(changed, max_staleness=7))
+            # It is to wait for us, so that nothing tells when it would have been done.
+            wait(others, timeout=0.5)
+            return Policy.model_validate(before.model_dump() | {"min_contributors": 2})
+
+        others: list[Future[Any]] = []
+        models.change_policy(repo.ctx, MODEL, meanwhile, max_)
+        others[0].result(timeout=300)
+    policy = repo.get(f"/v1/models/{MODEL}")["policy"]
+    assert (policy["min_contributors"], policy["max_staleness"]) == (2, 7)
 
 
 def test_a_method_by_value_has_no_weights_and_the_pages_say_so(repo: Repository) -> None:
@@ -194,7 +221,9 @@ def test_a_coarse_model_keeps_a_master_that_no_round_is_lost_in(tmp_path: Path) 
     repo = Repository(tmp_path)
     floats = {n: t.astype(BFLOAT16) for n, t in tiny_tensors().items() if t.dtype == np.float32}
     start = {**tiny_tensors(), **floats}
-    repo.model(tensors=start, min_contributions=1)
+    # Each round moves all values by the same.
+    screening = {**ANY_UPDATE, "copies": {"enabled": False}}
+    repo.model(tensors=start, min_contributions=1, screening=screening)
     body = [name for name in floats if not name.startswith("classifier")]
     exact = {name: start[name].astype(float) for name in body}
     for number in range(4):
@@ -238,7 +267,9 @@ def test_an_optimizer_goes_on_when_what_was_equal_comes_apart(tmp_path: Path) ->
     names = [f"encoder.layer.{i}.dense.weight" for i in range(2)]
     start = {**tiny_tensors(), **dict.fromkeys(names, layer)}
     repo.model(tensors=start, min_contributions=1)
-    put_policy(repo, "maintainer", optimizer="adam", min_contributions=1)
+    apart_is_fine = {**ANY_UPDATE, "tied": {"action": "warn"}}
+    rules = {"optimizer": "adam", "min_contributions": 1, "screening": apart_is_fine}
+    assert put_policy(repo, "maintainer", **rules).status_code == 200
     equal = body_of(start, 1)
     equal[names[1]] = equal[names[0]]
     round_of(repo, "v0", [equal])

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from coldfusion_server.services.closing import close_by_hand
 from coldfusion_server.services.contributions import expire_uploads
 from coldfusion_server.services.garbage import collect
-from coldfusion_server.services.rounds import close_by_hand
-from tests.server.backends import Backend
+from tests.server.backends import Backend, both_databases
 from tests.server.repository import MODEL, Repository, body_file, declaration, repository
 from tests.server.test_garbage import broken_file, keep
+
+pytestmark = both_databases
 
 RAW = body_file()
 SIZE = len(RAW)
@@ -162,8 +164,9 @@ def test_usage_by_model_and_contributor(repo: Repository) -> None:
     assert [model["model"] for model in whole["models"]] == ["demo/other", MODEL]
     own = {person["contributor"]: person["kept_bytes"] for person in whole["contributors"]}
     assert own == {"ann": SIZE, "bob": SIZE}
-    assert mine(repo, "bob") == {**shown["contributors"][0], "quota_bytes": None,
-                                 "quota_uploads": 20}  # fmt: skip
+    quotas = {"quota_bytes": None, "quota_uploads": 20, "quota_round": None, "quota_day": 1000}
+    shown_to_bob = {**shown["contributors"][0], **quotas, "day_contributions": 3}
+    assert shown_to_bob.items() <= mine(repo, "bob").items()
     assert mine(repo, "new")["kept_bytes"] == 0
 
 
@@ -189,3 +192,59 @@ def test_the_use_of_a_private_model_is_its_readers_business(
         repo.model("demo/private", public=False)
         assert repo.client().get("/v1/models/demo/private/usage").status_code == 404
         assert repo.client(repo.token()).get("/v1/models/demo/private/usage").status_code == 200
+
+
+# By the round and by the day.
+
+
+def test_a_round_takes_so_many_of_one_and_what_is_gone_counts_no_more(repo: Repository) -> None:
+    limit(repo, quota_round=2)
+    repo.model("demo/other")
+    ann = repo.contributor()
+    first = ann.sent(body_file(1))
+    broken = ann.contribute(broken_file())
+    refused(ann.declare(body_file(3)), "2 contributions in round 1", "allows 2")
+    assert ann.declare(body_file(3), model="demo/other").status_code == 201
+    assert repo.contributor("bob").declare(body_file(4)).status_code == 201
+    repo.work()
+    assert ann.receipt(broken)["state"] == "rejected"
+    assert ann.declare(body_file(3)).status_code == 201
+    refused(ann.declare(body_file(5)))
+    assert ann.client.post(f"/v1/contributions/{first}/withdraw", json={}).status_code == 200
+    assert ann.declare(body_file(5)).status_code == 201
+
+
+def test_a_day_takes_so_many_of_one_whatever_becomes_of_them(repo: Repository) -> None:
+    limit(repo, quota_day=3)
+    ann = repo.contributor()
+    ann.contribute(broken_file())
+    repo.work()
+    repo.clock.advance(hours=10)
+    assert ann.declare(body_file(1), key="the same key").status_code == 201
+    assert ann.declare(body_file(2)).status_code == 201
+    assert ann.declare(body_file(1), key="the same key").status_code == 200
+    answer = ann.declare(body_file(3))
+    refused(answer, "3 contributions in the last 24 hours", "allows 3")
+    assert "2026-06-02 12:00 UTC" in answer.json()["hint"]
+    assert mine(repo)["day_contributions"] == 3
+    repo.clock.advance(hours=13, minutes=59)
+    refused(ann.declare(body_file(3)))
+    repo.clock.advance(minutes=1)
+    assert ann.declare(body_file(3)).status_code == 201
+    refused(ann.declare(body_file(4)))
+
+
+def test_a_day_takes_so_many_bytes_of_one(repo: Repository) -> None:
+    limit(repo, quota_day_bytes=2 * SIZE + 100)
+    ann = repo.contributor()
+    assert ann.declare(body_file(1)).status_code == 201
+    repo.clock.advance(hours=1)
+    assert ann.declare(body_file(2)).status_code == 201
+    answer = ann.declare(body_file(3))
+    refused(answer, f"has {SIZE} bytes", f"{2 * SIZE} of {2 * SIZE + 100}")
+    assert "2026-06-02 12:00 UTC" in answer.json()["hint"]
+    shown = mine(repo)
+    assert (shown["day_bytes"], shown["quota_day_bytes"]) == (2 * SIZE, 2 * SIZE + 100)
+    limit(repo, quota_day_bytes=SIZE - 1)
+    hint = repo.contributor("bob").declare(body_file(4)).json()["hint"]
+    assert "UTC" not in hint, "no waiting helps"

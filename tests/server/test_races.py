@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from coldfusion_server.events import outbox
 from coldfusion_server.services import contributions
-from coldfusion_server.services.rounds import close_due
+from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.tokens import create_first_token
+from tests.server.backends import both_databases
 from tests.server.repository import Repository, body_file
 from tests.server.test_round_way import run
+
+pytestmark = both_databases
 
 
 def test_two_schedulers_close_a_round_once(repo: Repository) -> None:
@@ -80,7 +84,7 @@ def test_an_event_never_appears_behind_one_that_was_read(empty: Repository) -> N
 
     thread = threading.Thread(target=slow)
     thread.start()
-    first_has_written.wait(5)
+    assert first_has_written.wait(300)
 
     def quick() -> None:
         with empty.ctx.database.write() as session:
@@ -91,13 +95,12 @@ def test_an_event_never_appears_behind_one_that_was_read(empty: Repository) -> N
     other.start()
     seen: list[str] = []
     last = 0
-    for _ in range(400):
+    until = time.monotonic() + 300
+    while len(seen) < 2 and time.monotonic() < until:
         with empty.ctx.database.read() as session:
             for event in outbox.after(session, last, 10):
                 seen.append(event.type)
                 last = event.id
-        if len(seen) == 2:
-            break
         second_has_written.wait(0.01)
     thread.join()
     other.join()

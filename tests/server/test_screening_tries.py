@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from coldfusion_server.services import screening
+from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.heartbeat import WorkStopped
-from coldfusion_server.services.rounds import close_due
 from coldfusion_server.worker import work_once
 from coldfusion_shared.errors import StorageUnavailable
+from tests.server.backends import both_databases
 from tests.server.repository import Repository, body_file
 
 MINUTES = 10
@@ -24,7 +25,7 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let screening end with `error`; return a list that grows with each try."""
     tries: list[int] = []
 
-    def broken(*_: Any) -> Any:
+    def broken(*_: Any, **__: Any) -> Any:
         tries.append(1)
         raise error
 
@@ -95,6 +96,7 @@ def test_others_are_screened_meanwhile(repo: Repository, monkeypatch: pytest.Mon
     assert [state(repo, one) for one in (poison, other)] == ["completed", "accepted"]
 
 
+@both_databases
 def test_one_that_kills_its_worker_is_rejected_too(
     repo: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,10 @@ def test_what_is_no_fault_of_it_does_not_count(
         waiting = repo.contributor().contribute(body_file(1))
         for _ in range(2 * screening.MAX_TRIES):
             turn(repo, WorkStopped if isinstance(error, WorkStopped) else None)
+        reason = repo.contributor().receipt(waiting)["reason"]
+        assert (reason is None) == isinstance(error, WorkStopped)
+        assert reason is None or "The store is away." in reason
     assert len(tries) == 2 * screening.MAX_TRIES
     repo.work()
     assert state(repo, waiting) == "accepted"
+    assert repo.contributor().receipt(waiting)["reason"] is None

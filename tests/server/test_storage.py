@@ -191,10 +191,10 @@ class TestObjects:
             assert path is not None and path.read_bytes() == b"to be fetched"
             return
         assert path is None
-        whole = httpx.get(url)
+        whole = httpx.get(url, timeout=120)
         assert whole.content == b"to be fetched"
         assert "model.bin" in whole.headers["Content-Disposition"]
-        part = httpx.get(url, headers={"Range": "bytes=6-"})
+        part = httpx.get(url, headers={"Range": "bytes=6-"}, timeout=120)
         assert (part.status_code, part.content) == (206, b"fetched")
 
     def test_the_first_owner_stays(self, store: ObjectStore) -> None:
@@ -339,7 +339,7 @@ class TestUploads:
         if urls is None:
             put_part(store, 1, b"replaced")
         else:
-            httpx.put(urls[1], content=b"replaced")
+            httpx.put(urls[1], content=b"replaced", timeout=120)
         assert read(store, stored.sha256, 0, 8) == b"verified"
 
     def test_a_part_being_replaced_by_many_is_one_of_theirs(self, store: ObjectStore) -> None:

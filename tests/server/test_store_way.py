@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from coldfusion_server.services import contributions, rounds
+from coldfusion_server.services import closing, contributions
+from coldfusion_server.services.models import set_policy
 from coldfusion_server.storage.s3.store import S3Store
 from coldfusion_shared.errors import StorageUnavailable
+from coldfusion_shared.schemas.models import Policy
 from tests.s3.stores import Case, local_case, s3_case
 from tests.server.repository import (
     MODEL,
@@ -44,14 +46,14 @@ def fetched(repo: Repository, path: str, **headers: str) -> httpx.Response:
     url = f"/v1/models/{MODEL}/bases/latest/files/{path}"
     answer = repo.client().get(url, headers=headers, follow_redirects=False)
     if answer.status_code == 307:
-        return httpx.get(answer.headers["Location"], headers=headers)
+        return httpx.get(answer.headers["Location"], headers=headers, timeout=120)
     return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
 
 def finish_round(repo: Repository) -> None:
     """Screen what waits, close the round, and fuse it."""
     repo.work()
-    rounds.close_due(repo.ctx)
+    closing.close_due(repo.ctx)
     repo.work()
 
 
@@ -217,6 +219,10 @@ def test_a_private_base_is_not_had_from_the_store_either(repo: Repository) -> No
 
 
 def test_a_closed_round_takes_no_bytes_and_keeps_none(repo: Repository, case: Case) -> None:
+    set_policy(
+        repo.ctx, MODEL, Policy(min_contributions=2, max_staleness=0),
+        repo.principal("max", "maintainer"),
+    )  # fmt: skip
     late = repo.contributor("late")
     raw = body_file(9)
     identity = late.sent(raw)

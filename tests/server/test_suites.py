@@ -9,6 +9,7 @@ import pytest
 
 from coldfusion_server.services import suites
 from coldfusion_shared.schemas.evaluations import RegisteredSuite, Suite
+from tests.server.backends import both_databases, only_sqlite
 from tests.server.measured import dataset, report, suite
 from tests.server.repository import MODEL, Repository
 
@@ -18,6 +19,12 @@ EVALUATE = f"/v1/models/{MODEL}/bases/v0/evaluations"
 def put(repo: Repository, given: Suite, name: str | None = None) -> Any:
     client = repo.client(repo.token("eva", "evaluator"))
     return client.put(f"/v1/suites/{name or given.name}", json=given.model_dump(mode="json"))
+
+
+def listed(repo: Repository, token: str | None) -> Any:
+    page = repo.get("/v1/suites", token)
+    assert page["next_cursor"] is None
+    return page["items"]
 
 
 def events(repo: Repository, token: str | None) -> list[Any]:
@@ -31,7 +38,7 @@ def test_a_suite_is_registered_once_and_comes_back_as_it_was(repo: Repository) -
     found = RegisteredSuite.model_validate(answer.json())
     assert (found.suite, found.digest, found.registered_by) == (given, given.digest(), "eva")
     reader = repo.token("r", "reader")
-    assert repo.get("/v1/suites", reader) == [answer.json()]
+    assert listed(repo, reader) == [answer.json()]
     assert repo.get(f"/v1/suites/{given.name}", reader) == answer.json()
 
 
@@ -70,11 +77,12 @@ def test_a_name_stands_for_one_content_for_ever(case: str, repo: Repository) -> 
 
 def test_two_names_may_stand_for_the_same(repo: Repository) -> None:
     assert put(repo, suite("one")).status_code == put(repo, suite("two")).status_code == 201
-    found = repo.get("/v1/suites", repo.token("r", "reader"))
-    assert [item["name"] for item in found] == ["one", "two"]
+    found = listed(repo, repo.token("r", "reader"))
+    assert [item["name"] for item in found] == ["two", "one"]
     assert len({item["digest"] for item in found}) == 1
 
 
+@both_databases
 @pytest.mark.parametrize("count", [8])
 def test_of_many_who_register_at_once_one_does(count: int, repo: Repository) -> None:
     who = repo.principal("eva", "evaluator")
@@ -96,6 +104,7 @@ def changed(**changes: Any) -> Any:
     return {**suite().model_dump(mode="json"), **changes}
 
 
+@only_sqlite
 @pytest.mark.parametrize(
     "body",
     [
@@ -111,9 +120,10 @@ def test_what_is_no_suite_is_refused(body: Any, repo: Repository) -> None:
     client = repo.client(repo.token("eva", "evaluator"))
     answer = client.put("/v1/suites/text-2", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
-    assert repo.get("/v1/suites", repo.token("r", "reader")) == []
+    assert listed(repo, repo.token("r", "reader")) == []
 
 
+@only_sqlite
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "9" * 5000])
 def test_a_setting_that_is_no_number_is_refused(number: str, repo: Repository) -> None:
     text = suite(training={"lr": 0.125}).model_dump_json().replace("0.125", number)
@@ -124,6 +134,7 @@ def test_a_setting_that_is_no_number_is_refused(number: str, repo: Repository) -
     assert answer.json()["code"] == "invalid_request"
 
 
+@both_databases
 def test_a_large_number_stays_what_it_is(repo: Repository) -> None:
     given = suite(seed=2**80, training={"lr": 0.1 + 0.2, "steps": 2**70})
     assert Suite.model_validate(put(repo, given).json()["suite"]) == given
@@ -145,9 +156,24 @@ def test_visitors_see_the_suites_of_public_bases_alone(repo: Repository) -> None
     assert client.post(path, json=hidden).status_code == 201
     for one in (report(suite("open")), report()):
         assert client.post(EVALUATE, json=one.model_dump(mode="json")).status_code == 201
-    assert [item["name"] for item in repo.get("/v1/suites")] == ["open"]
+    assert [item["name"] for item in listed(repo, None)] == ["open"]
     assert repo.get("/v1/suites/open")["name"] == "open"
     assert repo.client().get("/v1/suites/secret").status_code == 404
     reader = repo.token("r", "reader")
-    assert len(repo.get("/v1/suites", reader)) == len(events(repo, reader)) == 4
+    assert len(listed(repo, reader)) == len(events(repo, reader)) == 4
     assert events(repo, None) == []
+
+
+@both_databases
+def test_suites_come_in_pages_newest_first(repo: Repository) -> None:
+    names = [f"suite-{number}" for number in range(5)]
+    for name in names:
+        assert put(repo, suite(name)).status_code == 201
+    reader, found, cursor = repo.token("r", "reader"), [], ""
+    for size in (2, 2, 1):
+        page = repo.get(f"/v1/suites?limit=2{cursor}", reader)
+        assert len(page["items"]) == size
+        found += [item["name"] for item in page["items"]]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert found == names[::-1] and page["next_cursor"] is None
+    assert repo.client(reader).get("/v1/suites?cursor=x").status_code == 422

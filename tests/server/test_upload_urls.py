@@ -9,7 +9,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 
 from tests.server.asgi import Answer, Headers, request
+from tests.server.backends import only_sqlite
 from tests.server.repository import Repository, body_file
+
+# Nothing here depends on the database.
+pytestmark = only_sqlite
 
 RAW = body_file()
 

@@ -11,12 +11,16 @@ from coldfusion_client.cli import (
     doctor,
     evaluate,
     init,
+    join,
+    key,
     login,
     models,
     pull,
     push,
     status,
+    verify,
     watch,
+    withdraw,
 )
 from coldfusion_client.cli.errors import epilog
 from coldfusion_shared import __version__
@@ -49,15 +53,19 @@ def _main(
 
 for name, command in (
     ("login", login.login),
+    ("join", join.join),
     ("logout", login.logout),
     ("models", models.models),
     ("init", init.init),
     ("contribute", contribute.contribute),
     ("push", push.push),
     ("pull", pull.pull),
+    ("verify", verify.verify),
+    ("key", key.key),
     ("evaluate", evaluate.evaluate),
     ("status", status.status),
     ("watch", watch.watch),
+    ("withdraw", withdraw.withdraw),
     ("doctor", doctor.doctor),
 ):
     app.command(name, epilog=epilog())(command)

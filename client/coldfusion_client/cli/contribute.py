@@ -23,7 +23,7 @@ from coldfusion_client.cli.session import session
 from coldfusion_client.cli.text import size, typed
 from coldfusion_client.forms import AUTO
 from coldfusion_shared.finetune import processes
-from coldfusion_shared.finetune.settings import OF_LORA, FinetuneSettings
+from coldfusion_shared.finetune.settings import OF_DP, OF_LORA, FinetuneSettings
 
 
 def setting(name: str, metavar: str | None, *flags: str, callback: Any = None) -> Any:
@@ -40,11 +40,22 @@ def setting(name: str, metavar: str | None, *flags: str, callback: Any = None) -
 
 def _without_lora(context: typer.Context, lora: bool | None) -> bool | None:
     """Let a ``--no-lora`` that is typed overrule what a file says of adapters, too."""
-    source = context.get_parameter_source("lora")
-    if lora is False and source is not None and source.name == "COMMANDLINE":
+    return _without(context, "lora", OF_LORA, chosen=lora)
+
+
+def _without_dp(context: typer.Context, dp: bool | None) -> bool | None:
+    """Let a ``--no-dp`` that is typed overrule what a file says of the noise, too."""
+    return _without(context, "dp", OF_DP, chosen=dp)
+
+
+def _without(
+    context: typer.Context, name: str, others: tuple[str, ...], *, chosen: bool | None
+) -> bool | None:
+    source = context.get_parameter_source(name)
+    if chosen is False and source is not None and source.name == "COMMANDLINE":
         written = context.default_map or {}
-        context.default_map = {k: value for k, value in written.items() if k not in OF_LORA}
-    return lora
+        context.default_map = {k: value for k, value in written.items() if k not in others}
+    return chosen
 
 
 def columns_of(pairs: list[str] | None) -> dict[str, str]:
@@ -131,6 +142,11 @@ def contribute(
     rslora: Annotated[bool | None, setting("rslora", None, "--rslora/--no-rslora")] = None,
     dora: Annotated[bool | None, setting("dora", None, "--dora/--no-dora")] = None,
     freeze: Annotated[str | None, setting("freeze", "NAMES")] = None,
+    dp: Annotated[bool | None, setting("dp", None, "--dp/--no-dp", callback=_without_dp)] = None,
+    dp_epsilon: Annotated[float | None, setting("dp_epsilon", "EPSILON")] = None,
+    dp_noise: Annotated[float | None, setting("dp_noise", "NOISE")] = None,
+    dp_delta: Annotated[float | None, setting("dp_delta", "DELTA")] = None,
+    dp_clip: Annotated[float | None, setting("dp_clip", "LENGTH")] = None,
     encoding: Encoding = AUTO,
     output: Annotated[
         Path | None,
@@ -198,6 +214,11 @@ def contribute(
             "rslora": rslora,
             "dora": dora,
             "freeze": freeze,
+            "dp": dp,
+            "dp_epsilon": dp_epsilon,
+            "dp_noise": dp_noise,
+            "dp_delta": dp_delta,
+            "dp_clip": dp_clip,
         }
         order = Order(
             model=model_name(model),

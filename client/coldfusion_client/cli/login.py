@@ -11,6 +11,7 @@ from coldfusion_client.cli.options import AsJson, Quiet
 from coldfusion_client.cli.output import Output
 from coldfusion_client.cli.session import reported
 from coldfusion_client.cli.text import ago, clean
+from coldfusion_shared.errors import InvalidRequest
 
 Url = Annotated[str, typer.Argument(metavar="URL", envvar="COLDFUSION_SERVER")]
 Token = Annotated[
@@ -25,7 +26,24 @@ Token = Annotated[
 ]
 
 
-def login(url: Url, token: Token = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+Device = Annotated[
+    bool,
+    typer.Option(
+        "--device",
+        help="Sign in at the server's provider of identities, where it has one, by typing a short "
+        "code into a browser on any device.",
+    ),
+]
+
+
+def login(
+    context: typer.Context,
+    url: Url,
+    token: Token = None,
+    device: Device = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """Keep a token for a server, which becomes the default one."""
     out = Output(as_json=as_json, quiet=quiet)
     with reported(out):
@@ -35,6 +53,10 @@ def login(url: Url, token: Token = None, as_json: AsJson = False, quiet: Quiet =
         server = config.server_url(url)
         if config.is_exposed(server):
             out.warn(f"{server} is not encrypted; everybody on the way can read the token.")
+        if device:
+            _check_alone(context)
+            _by_device(server, out)
+            return
         token = (token or _ask()).strip()
         config.check_token(token)
         with open_api(server, token, out.warn) as api:
@@ -44,9 +66,39 @@ def login(url: Url, token: Token = None, as_json: AsJson = False, quiet: Quiet =
         credentials.remember(server, token)
         config.save_credentials(file, credentials)
         expiry = f" The token expires {ago(me.expires_at)}." if me.expires_at else ""
+        where = f" of {', '.join(me.models)}" if me.models else ""
         out.result(
             {"server": server, **me.model_dump(mode="json")},
-            f"Logged in to {server} as {clean(me.name)} ({me.role}).{expiry}",
+            f"Logged in to {server} as {clean(me.name)} ({clean(me.role + where)}).{expiry}",
+        )
+
+
+def _by_device(server: str, out: Output) -> None:
+    from coldfusion_client.device import Prompt, sign_in
+    from coldfusion_client.opening import open_api
+
+    def show(prompt: Prompt) -> None:
+        # Also with --quiet: without it nothing goes on.
+        out.alert(f"Open {prompt.url} and type the code {prompt.code}")
+        if prompt.whole_url is not None:
+            out.say(f"Or open {prompt.whole_url} and compare the code.")
+        out.say(f"Waiting for {prompt.minutes:.0f} minutes at most ...")
+
+    with open_api(server, None, out.warn) as api:
+        signed_in = sign_in(api, show)
+    who = f"{clean(signed_in.name)} ({signed_in.role})"
+    out.result(
+        {"server": server, **signed_in.model_dump(mode="json", exclude={"token"})},
+        f"Logged in to {server} as {who}. The token expires {ago(signed_in.expires_at)}.",
+    )
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Refuse a token beside --device; one of the environment is for other commands."""
+    source = context.get_parameter_source("token")
+    if source is not None and source.name == "COMMANDLINE":
+        raise InvalidRequest(
+            "--device signs you in without a token.", hint="Leave one of them out."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,16 @@ Server = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write only the bare result.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        envvar="COLDFUSION_KEY",
+        metavar="FILE",
+        help="Public key that the server's bases are signed with, PEM; by default the one that was "
+        "given or met before.",
+    ),
+]
 Onto = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from coldfusion_client.cli.text import clean
+from coldfusion_client.cli.text import clean, harmless
 from coldfusion_client.reporting import Bar, Silent, Unit
 from coldfusion_shared.errors import ColdFusionError
 
@@ -54,7 +54,11 @@ class Output:
     def warn(self, text: str) -> None:
         """Tell a person, or who reads a program's log, what may need an act."""
         if not self.quiet:
-            self._tell(f"Note: {text}")
+            self.alert(text)
+
+    def alert(self, text: str) -> None:
+        """Tell what has to be known, also with `quiet`: nothing else says it."""
+        self._tell(f"Note: {text}")
 
     def bar(self, label: str, total: int, unit: Unit) -> AbstractContextManager[Bar]:
         """Show how far a long thing is, until the context ends."""
@@ -72,15 +76,15 @@ class Output:
 
         Args:
             data: for programs.
-            text: for people; lines that were cleaned where they hold others' words.
+            text: for people; others' words in it cleaned, so that the lines are ours.
             essence: with `quiet`, if there is anything that a script goes on with.
         """
         if self.as_json:
             _write(json.dumps(data))
         elif not self.quiet:
-            _write(text)
+            _write(harmless(text))
         elif essence is not None:
-            _write(essence)
+            _write(harmless(essence))
 
     def table(self, data: Any, titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write a table: drawn on a terminal that is wide enough, tab-separated lines elsewhere."""

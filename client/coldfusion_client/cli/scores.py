@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coldfusion_client.evaluating import Measured, Outcome
+from coldfusion_client.evaluation.outcome import Measured, Outcome
 from coldfusion_shared.evaluate.comparison_text import comparison_table, verdict_text
 from coldfusion_shared.evaluate.results import DatasetResult, Evaluated
 from coldfusion_shared.evaluate.statistics import average_error

@@ -18,7 +18,7 @@ from coldfusion_shared.errors import ColdFusionError
 
 if TYPE_CHECKING:
     from coldfusion_client.api import Api
-    from coldfusion_client.bases import Source
+    from coldfusion_client.source import Source
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Session:
     @property
     def source(self) -> Source:
         """The server with the cache of this machine."""
-        from coldfusion_client.bases import Source
         from coldfusion_client.cache import default_cache
+        from coldfusion_client.source import Source
 
         return Source(self.api, default_cache(), self.out)
 

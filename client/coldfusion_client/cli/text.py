@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import UTC, datetime
 
-# Control and format characters (colours, cursor moves, right-to-left overrides), surrogates.
-_HOSTILE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def clean(text: str) -> str:
-    """Return `text`, which somebody else wrote, as one line that a terminal only shows."""
-    spaced = " ".join(text.split())
-    return "".join(char for char in spaced if unicodedata.category(char) not in _HOSTILE)
+from coldfusion_shared.letters import clean as clean
+from coldfusion_shared.letters import harmless as harmless
 
 
 def typed(word: str) -> str:

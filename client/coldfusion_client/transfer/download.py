@@ -30,6 +30,7 @@ def fetch(
     entries: Iterable[FileEntry],
     bar: Bar,
     workers: int = WORKERS,
+    candidate: str | None = None,
 ) -> None:
     """
     Bring a base's files into `cache`; those that are there already are not downloaded.
@@ -44,6 +45,7 @@ def fetch(
         bar: moves by the files' sizes in all.
         workers: how many requests are under way at once, over all files; each holds one block in
             memory.
+        candidate: the id of the candidate that `base` is, as long as it is none.
 
     Raises:
         DigestMismatch: the server's bytes are not the ones of the manifest, also the second time.
@@ -51,12 +53,15 @@ def fetch(
         ServerUnreachable: the connection was lost too often.
     """
     wanted = list(entries)
-    changes = offered(api, cache, base, wanted)
+    # Nobody has a difference from what is no base yet.
+    changes = {} if candidate else offered(api, cache, base, wanted)
     with Crew(workers) as requests, Crew(workers) as files:
 
         def opened(
             entry: FileEntry, start: int, end: int | None
         ) -> AbstractContextManager[httpx.Response]:
+            if candidate is not None:
+                return api.open_candidate_file(base.model, candidate, entry.path, start, end)
             return api.open_file(base.model, base.version, entry.path, start, end)
 
         def difference(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
-from coldfusion_server.api.files import StoredFile
-from coldfusion_server.api.ranges import check_range
+from coldfusion_server.api.files import ANSWERS, matches, send
 from coldfusion_server.services import bases, differences, evaluations
 from coldfusion_shared.schemas.agreement import Agreement
 from coldfusion_shared.schemas.bases import Base, Difference
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.evaluations import Evaluation, EvaluationReport
-from coldfusion_shared.schemas.files import FileEntry
 
 router = APIRouter(prefix="/v1/models/{owner}/{name}/bases", tags=["bases"])
 
@@ -38,7 +34,7 @@ def get_base(
     base = bases.get_base(ctx, model, version, who)
     # The manifest never changes, but whether it is the newest one's does.
     etag = f'"{base.digest}"' if base.current else f'"{base.digest}-past"'
-    if _matches(request, etag):
+    if matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return JSONResponse(base.model_dump(mode="json"), headers={"ETag": etag})
 
@@ -48,17 +44,13 @@ def get_base(
 @router.get(
     "/{version}/files/{path:path}",
     response_class=FileResponse,
-    responses={
-        206: {"description": "part of the file"},
-        304: {"description": "not modified"},
-        307: {"description": "the file is to be had from the object store, for a while"},
-    },
+    responses=ANSWERS,
 )
 def get_file(
     ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, path: str, request: Request
 ) -> Response:
     """Send one file of a base, whole or by range, or where it is. The ETag is its SHA-256."""
-    return _sent(ctx, bases.get_file(ctx, model, version, path, who), request)
+    return send(ctx, bases.get_file(ctx, model, version, path, who), request)
 
 
 @router.get("/{version}/differences")
@@ -72,35 +64,13 @@ def list_differences(
 @router.get(
     "/{version}/differences/{sha256}",
     response_class=FileResponse,
-    responses={
-        206: {"description": "part of the file"},
-        304: {"description": "not modified"},
-        307: {"description": "the file is to be had from the object store, for a while"},
-    },
+    responses=ANSWERS,
 )
 def get_difference(
     ctx: Ctx, who: Who, model: ModelPath, version: VersionPath, sha256: str, request: Request
 ) -> Response:
     """Send one difference, whole or by range, or where it is. The ETag is its SHA-256."""
-    return _sent(ctx, differences.get_difference(ctx, model, version, sha256, who), request)
-
-
-def _sent(ctx: Ctx, file: FileEntry, request: Request) -> Response:
-    etag = f'"{file.sha256}"'
-    if _matches(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    if ctx.store.local_path(file.sha256) is None:
-        return _elsewhere(ctx, file, etag, request)
-    check_range(request, ctx.store.size(file.sha256))
-    headers = {"ETag": etag, "Cache-Control": "private, no-transform"}
-    stored = ctx.store.local_path(file.sha256)
-    assert stored is not None, "the local store has files"
-    return StoredFile(
-        stored,
-        headers=headers,
-        media_type="application/octet-stream",
-        filename=file.path.rsplit("/", 1)[-1],
-    )
+    return send(ctx, differences.get_difference(ctx, model, version, sha256, who), request)
 
 
 @router.get("/{version}/evaluations", tags=["evaluations"])
@@ -135,22 +105,3 @@ def post_evaluation(
 def list_agreements(ctx: Ctx, who: Who, model: ModelPath, version: VersionPath) -> list[Agreement]:
     """Tell how well a base's evaluators agree, by suite and protocol, and who differs."""
     return evaluations.list_agreements(ctx, model, version, who)
-
-
-def _elsewhere(ctx: Ctx, file: FileEntry, etag: str, request: Request) -> Response:
-    """Send the client to the store; what a HEAD asks is known here."""
-    headers = {"ETag": etag, "Cache-Control": "private, no-store", "Accept-Ranges": "bytes"}
-    if request.method == "HEAD":
-        headers["Content-Length"] = str(file.size)
-        return Response(headers=headers, media_type="application/octet-stream")
-    lifetime = timedelta(minutes=ctx.settings.url_minutes)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", file.path.rsplit("/", 1)[-1])
-    url = ctx.store.object_url(file.sha256, lifetime, name)
-    assert url is not None, "a store has files or URLs"
-    return RedirectResponse(url, status_code=307, headers=headers)
-
-
-def _matches(request: Request, etag: str) -> bool:
-    """Compare weakly, as RFC 9110 has it: a proxy that compresses makes our ETags weak ones."""
-    given = [part.strip() for part in request.headers.get("if-none-match", "").split(",")]
-    return "*" in given or etag in (part.removeprefix("W/") for part in given)

@@ -7,14 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from coldfusion_server.api.dependencies import BaseUrl, Ctx, ModelPath, Who, WindowQuery
-from coldfusion_server.services import contributions, declaring
+from coldfusion_server.services import contributions, decisions, declaring, withdrawal
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.contributions import (
     Contribution,
+    Decided,
+    Decision,
     Declaration,
     Declared,
     UploadPlan,
+    Withdrawal,
+    Withdrawn,
 )
 
 router = APIRouter(prefix="/v1", tags=["contributions"])
@@ -76,3 +80,21 @@ def get_upload(ctx: Ctx, who: Who, base_url: BaseUrl, contribution: str) -> Uplo
 def complete(ctx: Ctx, who: Who, contribution: str) -> Contribution:
     """Say that all parts were sent; harmless to repeat."""
     return contributions.complete(ctx, contribution, who)
+
+
+@router.post("/contributions/{contribution}/withdraw")
+def withdraw(ctx: Ctx, who: Who, contribution: str, request: Withdrawal | None = None) -> Withdrawn:
+    """Take one's own contribution back, or remove another's as a maintainer; may be repeated."""
+    return withdrawal.withdraw(ctx, contribution, request or Withdrawal(), who)
+
+
+@router.post("/contributions/{contribution}/release")
+def release(ctx: Ctx, who: Who, contribution: str, request: Decision) -> Decided:
+    """Let a contribution in quarantine take part, as a maintainer; may be repeated."""
+    return decisions.release(ctx, contribution, request, who)
+
+
+@router.post("/contributions/{contribution}/reject")
+def reject(ctx: Ctx, who: Who, contribution: str, request: Decision) -> Decided:
+    """Reject a contribution in quarantine for good, as a maintainer; may be repeated."""
+    return decisions.reject(ctx, contribution, request, who)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from coldfusion_server.api.addresses import address_of
+from coldfusion_server.api.guessing import Guesses
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.paging import MAX_LIMIT, Window
@@ -20,6 +22,15 @@ def _context(request: Request) -> Context:
 def _broker(request: Request) -> Broker:
     broker: Broker = request.app.state.broker
     return broker
+
+
+def _guesses(request: Request) -> Guesses:
+    guesses: Guesses = request.app.state.guesses
+    return guesses
+
+
+def _address(request: Request) -> str:
+    return address_of(request.scope)
 
 
 def _principal(request: Request) -> Principal | None:
@@ -49,6 +60,8 @@ def _base_url(request: Request) -> str:
 
 Ctx = Annotated[Context, Depends(_context)]
 Events = Annotated[Broker, Depends(_broker)]
+Guessing = Annotated[Guesses, Depends(_guesses)]
+Address = Annotated[str, Depends(_address)]
 Who = Annotated[Principal | None, Depends(_principal)]
 ModelPath = Annotated[str, Depends(_model_name)]
 WindowQuery = Annotated[Window, Depends(_window)]

@@ -22,11 +22,19 @@ STATUS: Mapping[str, int] = {
     "contribution_not_found": 404,
     "token_not_found": 404,
     "suite_not_found": 404,
+    "candidate_not_found": 404,
+    "replay_not_found": 404,
+    "invitation_not_found": 404,
     "unauthenticated": 401,
     "token_expired": 401,
+    "token_revoked": 401,
     "forbidden": 403,
+    "invitation_refused": 403,
+    "sign_in_refused": 403,
+    "provider_unavailable": 503,
     # And not 429: trying again blindly does not help.
     "quota_exceeded": 403,
+    "rate_limited": 429,
     "invalid_request": 422,
     "conflict": 409,
     "model_exists": 409,
@@ -38,7 +46,9 @@ STATUS: Mapping[str, int] = {
     "upload_incomplete": 409,
     "lease_lost": 409,
     "suite_changed": 409,
+    "name_taken": 409,
     "too_large": 413,
+    "too_slow": 408,
     "upload_refused": 403,
     "bad_weights": 422,
     "malformed_weights": 422,
@@ -52,6 +62,7 @@ STATUS: Mapping[str, int] = {
     "bad_data": 422,
     "bad_suite": 422,
     "bad_backup": 422,
+    "audit_broken": 500,
     "training_failed": 500,
     "evaluation_failed": 500,
     "storage_full": 507,
@@ -59,13 +70,22 @@ STATUS: Mapping[str, int] = {
     "database_unavailable": 503,
     "server_unreachable": 503,
     "server_error": 500,
+    "untrusted": 422,
+    "bad_signature": 422,
+    "key_changed": 409,
+    "history_changed": 409,
     "configuration": 500,
     "port_in_use": 500,
     "data_folder_too_new": 500,
+    "bad_key": 500,
 }
 
 # What passes by itself is worth another try; a client waits this long, in seconds.
-RETRY_AFTER: Mapping[str, int] = {"storage_unavailable": 5, "database_unavailable": 2}
+RETRY_AFTER: Mapping[str, int] = {
+    "storage_unavailable": 5,
+    "database_unavailable": 2,
+    "provider_unavailable": 5,
+}
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -82,15 +102,20 @@ def problem(error: ColdFusionError, instance: str, request_id: str | None) -> Pr
         instance=instance,
         hint=error.hint,
         tensors=list(error.tensors),
-        retry_after=RETRY_AFTER.get(error.code),
+        retry_after=_retry_after(error),
         request_id=request_id,
     )
 
 
 def headers(error: ColdFusionError) -> dict[str, str]:
     """Return the headers that go with the problem details."""
-    if error.code in RETRY_AFTER:
-        return {"Retry-After": str(RETRY_AFTER[error.code])}
+    seconds = _retry_after(error)
+    if seconds is not None:
+        return {"Retry-After": str(seconds)}
     if STATUS[error.code] == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": "Bearer"}
     return {}
+
+
+def _retry_after(error: ColdFusionError) -> int | None:
+    return error.retry_after or RETRY_AFTER.get(error.code)

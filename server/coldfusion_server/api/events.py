@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -14,11 +15,21 @@ from coldfusion_server.events import outbox
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import find_model
-from coldfusion_server.services.tokens import Principal
-from coldfusion_shared.errors import ModelNotFound
+from coldfusion_server.services.tokens import Principal, may, principal_of
+from coldfusion_shared.errors import ColdFusionError, ModelNotFound
 from coldfusion_shared.schemas.events import Event
+from coldfusion_shared.schemas.tokens import Role
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
+
+# These tell of a replay what its published bases tell everybody.
+_PUBLISHED = ("replay.published", "model.replayed")
+
+# A stream may outlive its token: whether that is still good, and what it may see, is looked up anew
+# after so long, in seconds.
+SIGHT_SECONDS = 5.0
+# So many events are read at a time, however few of them the caller may see.
+BATCH = 500
 
 ModelQuery = Annotated[str | None, Query(max_length=96, description="owner/name; null: all")]
 
@@ -36,12 +47,14 @@ def list_events(
     readable: dict[str | None, bool] = {}
     while len(found) < limit:
         with ctx.database.read() as session:
-            events = outbox.after(session, after, limit, model)
+            events = outbox.after(session, after, BATCH, model)
         if not events:
             break
         # Goes on behind what the caller may not see: an empty list means that there is no more.
         after = events[-1].id
-        found += [event for event in events if _may_see(ctx, who, event.model, readable)]
+        found += [event for event in events if _may_see(ctx, who, event, readable)]
+        if len(events) < BATCH:
+            break
     return found[:limit]
 
 
@@ -66,26 +79,58 @@ async def stream_events(
 async def _lines(
     ctx: Context, broker: Broker, who: Principal | None, model: str | None, after: int | None
 ) -> AsyncIterator[str]:
-    readable: dict[str | None, bool] = {}
+    sight = _Sight(ctx, who)
     if after is None:
         # Before the first bytes: what happens once a watcher knows that it is connected, it sees.
         after = await broker.newest()
     # The first bytes at once: a watcher then knows that it is connected.
     yield ": connected\n\n"
     async for event in broker.watch(lambda item: model in (None, item.model), after):
+        try:
+            seen = await anyio.to_thread.run_sync(sight.takes_in, event)
+        except ColdFusionError:
+            return  # Whoever comes again is told why.
         if event is None:
             yield ": still here\n\n"
-        elif await anyio.to_thread.run_sync(_may_see, ctx, who, event.model, readable):
+        elif seen:
             yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
 
 
+class _Sight:
+    """What one watcher may see; true up to some seconds ago."""
+
+    def __init__(self, ctx: Context, who: Principal | None) -> None:
+        self._ctx, self._who = ctx, who
+        self._readable: dict[str | None, bool] = {}
+        self._looked = time.monotonic()
+
+    def takes_in(self, event: Event | None) -> bool:
+        """Return whether the event may be seen; raises `ColdFusionError`: the watcher, no more."""
+        if time.monotonic() - self._looked >= SIGHT_SECONDS:
+            self._looked = time.monotonic()
+            self._readable.clear()
+            if self._who is not None:
+                principal_of(self._ctx, self._who.token_id)
+        return event is not None and _may_see(self._ctx, self._who, event, self._readable)
+
+
 def _may_see(
+    ctx: Context, who: Principal | None, event: Event, readable: dict[str | None, bool]
+) -> bool:
+    """Return whether the caller may see the event; a replay's are for those who may see that."""
+    of_replay = "replay" in event.data and event.type not in _PUBLISHED
+    if of_replay and (who is None or not may(who, Role.EVALUATOR)):
+        return False
+    return _may_know(ctx, who, event.model, readable)
+
+
+def _may_know(
     ctx: Context, who: Principal | None, model: str | None, readable: dict[str | None, bool]
 ) -> bool:
     """Return whether the caller may know of the model; each model is looked up once."""
     if model is None:
         # A suite's name may be of data that only a private model was measured with.
-        return who is not None
+        return who is not None and who.models is None
     if model not in readable:
         try:
             with ctx.database.read() as session:

@@ -10,66 +10,81 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from contextlib import ExitStack
 
 import anyio
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coldfusion_server.api.addresses import address_of
+from coldfusion_server.api.crowd import Crowd
+from coldfusion_server.api.guessing import Guesses
 from coldfusion_server.api.lengths import content_length
-from coldfusion_server.api.responses import problem_response
+from coldfusion_server.api.rate_limits import RateLimits
+from coldfusion_server.api.request_body import SAFE_METHODS, RequestBody
+from coldfusion_server.api.responses import SHOWN_PATH, problem_response
 from coldfusion_server.api.session import session_token_id
 from coldfusion_server.services.context import Context
-from coldfusion_server.services.tokens import Principal, authenticate, principal_of
+from coldfusion_server.services.tokens import Principal, principal_of
 from coldfusion_shared.errors import ColdFusionError, TooLarge, Unauthenticated
 
 log = structlog.get_logger("coldfusion.http")
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Here the URL itself is the credential.
 UPLOADS = "/v1/uploads/"
-# The browser's own forms bring no token along; they are as small as this, in bytes.
-FORMS = frozenset({"/login", "/logout"})
-FORM_BYTES = 4096
-# So much of a refused body is read and dropped; after more the connection is closed.
-DRAINED_BYTES = 64 * 2**20
+# The browser's own forms bring no token along, nor does an invitation or who signs in; they are as
+# small as this, in bytes.
+FORMS = {"/login": 4096, "/logout": 4096, "/v1/join": 4096, "/v1/sign-in": 16_384}
 QUIET = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+# For what is no page: whatever the bytes are, a browser that shows them runs and loads nothing.
 SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
-    "form-action 'self'",
+    # What one visitor may see nobody on the way may keep.
+    "Cache-Control": "private, no-cache",
 }
+# Who hangs up is told nothing; the log has nginx's number for it.
+HUNG_UP = 499
 
 
 class Gate:
     """Pure ASGI middleware, so that bodies stream through untouched where they should."""
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
+    def __init__(self, app: ASGIApp, context: Context, rates: RateLimits, guesses: Guesses) -> None:
         """Stand before `app`."""
         self.app = app
         self.context = context
+        self.rates = rates
+        self.guesses = guesses
+        self.crowd = Crowd(context.settings.address_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it here."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _drop_quoted_cookies(scope)
         request_id = _request_id(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        body = _Body(receive, Headers(scope=scope), self.context.settings.part_bytes)
+        body = RequestBody(receive, scope, self.context.settings.part_bytes)
         answer = _Answer(send, request_id, body)
         started = time.perf_counter()
         try:
             await self._pass(scope, body.receive, answer.send)
+        except ClientDisconnect:
+            answer.status = answer.status or HUNG_UP
         except Exception as error:
-            # Answered further out as status 500; here the log still knows the request's id.
+            # It was answered with status 500, unless an answer had begun.
             answer.status = answer.status or 500
             log.error("fault", error=repr(error))
             raise
@@ -77,24 +92,30 @@ class Gate:
             _log(scope, answer.status, time.perf_counter() - started)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            principal = await anyio.to_thread.run_sync(self._principal, Headers(scope=scope))
-            scope["state"]["principal"] = principal
-            if scope["method"] not in SAFE_METHODS and not scope["path"].startswith(UPLOADS):
-                receive = await self._small_body(scope, receive, principal)
-        except ColdFusionError as error:
-            response = problem_response(error, scope["path"], scope["state"]["request_id"])
-            await response(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+        with ExitStack() as stack:
+            try:
+                self.rates.count(scope)
+                stack.enter_context(self.crowd.place(address_of(scope)))
+                principal = await anyio.to_thread.run_sync(self._principal, scope)
+                self.rates.count_token(scope, principal)
+                scope["state"]["principal"] = principal
+                if scope["method"] not in SAFE_METHODS and not scope["path"].startswith(UPLOADS):
+                    receive = await self._small_body(scope, receive, principal)
+            except ColdFusionError as error:
+                structlog.contextvars.bind_contextvars(address=address_of(scope))
+                response = problem_response(error, scope["path"], scope["state"]["request_id"])
+                await response(scope, receive, send)
+                return
+            await self.app(scope, receive, send)
 
-    def _principal(self, headers: Headers) -> Principal | None:
+    def _principal(self, scope: Scope) -> Principal | None:
+        headers = Headers(scope=scope)
         value = headers.get("authorization")
         if value is not None:
             scheme, _, token = value.partition(" ")
             if scheme.lower() != "bearer":
                 raise Unauthenticated("Send the token as: Authorization: Bearer TOKEN.")
-            return authenticate(self.context, token.strip())
+            return self.guesses.authenticate(self.context, address_of(scope), token.strip())
         token_id = session_token_id(self.context, headers.get("cookie", ""))
         if token_id is None:
             return None
@@ -107,64 +128,33 @@ class Gate:
         self, scope: Scope, receive: Receive, principal: Principal | None
     ) -> Receive:
         headers = Headers(scope=scope)
-        form = scope["path"] in FORMS
-        if not form and (principal is None or "authorization" not in headers):
+        form = FORMS.get(scope["path"])
+        if form is None and (principal is None or "authorization" not in headers):
             # A browser's cookie is no right to write: other sites could make it be sent.
             raise Unauthenticated(
                 "This needs a token.",
                 hint="Log in with: coldfusion-client login URL, or send Authorization: Bearer "
                 "TOKEN.",
             )
-        limit = FORM_BYTES if form else self.context.settings.max_body_bytes
+        limit = self.context.settings.max_body_bytes if form is None else form
         if (content_length(headers) or 0) > limit:
             raise _too_large(limit)
-        messages: list[Message] = []
-        size = 0
+        content = bytearray()
         while True:
             message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-            if size > limit:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            content += message.get("body", b"")
+            if len(content) > limit:
                 raise _too_large(limit)
             if not message.get("more_body", False):
-                return _replay(messages, receive)
-
-
-class _Body:
-    """Knows whether the request's body was read to its end, and what is to be done if not."""
-
-    def __init__(self, receive: Receive, headers: Headers, part_bytes: int) -> None:
-        self._receive = receive
-        self._has_length = "content-length" in headers
-        try:
-            self._length = content_length(headers) or 0
-        except ColdFusionError:
-            self._has_length, self._length = False, 1
-        self._ended = self._has_length and not self._length
-        self._ended = self._ended or not (self._has_length or "transfer-encoding" in headers)
-        self._drained = max(DRAINED_BYTES, 4 * part_bytes)
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._ended = True
-        return message
-
-    @property
-    def is_endless(self) -> bool:
-        """
-        Whether nobody should read on.
-
-        What is left of an honest body is read and dropped, because its sender would not see the
-        answer before: a connection that is closed in its face is all that it would see.
-        """
-        return not self._ended and not (self._has_length and self._length <= self._drained)
+                return _replay(bytes(content), receive)
 
 
 class _Answer:
     """Adds headers to the answer and remembers its status for the log."""
 
-    def __init__(self, send: Send, request_id: str, body: _Body) -> None:
+    def __init__(self, send: Send, request_id: str, body: RequestBody) -> None:
         self._send = send
         self._body = body
         self.request_id = request_id
@@ -182,6 +172,18 @@ class _Answer:
         await self._send(message)
 
 
+def _drop_quoted_cookies(scope: Scope) -> None:
+    """
+    Take out cookies that Python's own reader, which FastAPI asks, would unquote.
+
+    Until Python 3.11.10 a header full of backslashes keeps it busy for a minute, in which nobody
+    else is served. Ours need no quotes.
+    """
+    scope["headers"] = [
+        (name, value) for name, value in scope["headers"] if name != b"cookie" or b"\\" not in value
+    ]
+
+
 def _request_id(headers: Headers) -> str:
     """Take the caller's id if it is harmless in a log, else make one."""
     given = headers.get("x-request-id", "")
@@ -192,12 +194,11 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body is larger than {limit} bytes.")
 
 
-def _replay(messages: Sequence[Message], receive: Receive) -> Receive:
-    left = iter(messages)
+def _replay(content: bytes, receive: Receive) -> Receive:
+    left: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def replayed() -> Message:
-        message = next(left, None)
-        return await receive() if message is None else message
+        return left.pop() if left else await receive()
 
     return replayed
 
@@ -209,8 +210,8 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
     write = log.warning if status >= 500 else log.info
     write(
         "request",
-        method=scope["method"],
-        path=scope["path"],
+        method=scope["method"][:SHOWN_PATH],
+        path=scope["path"][:SHOWN_PATH],
         status=status,
         ms=round(seconds * 1000, 1),
     )

@@ -14,10 +14,14 @@ from coldfusion_shared.schemas.common import Problem
 
 log = structlog.get_logger("coldfusion.http")
 
+# So much of what was asked for is said again, in answers and in the log, in letters.
+SHOWN_PATH = 500
+SHOWN_WORDS = 1000
+
 
 def problem_response(error: ColdFusionError, path: str, request_id: str | None) -> Response:
     """Return the response that tells `error`."""
-    body = errors.problem(error, path, request_id)
+    body = errors.problem(error, path[:SHOWN_PATH], request_id)
     if body.status >= 500:
         # What the operator has to mend: who asked is told it, and the log, too.
         log.error("failed", code=error.code, why=error.message)
@@ -40,18 +44,19 @@ def add_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        ours = InvalidRequest(f"{where}: {first['msg']}.")
+        ours = InvalidRequest(f"{where}: {first['msg']}."[:SHOWN_WORDS])
         return problem_response(ours, request.url.path, request.state.request_id)
 
     @app.exception_handler(HTTPException)
     async def of_framework(request: Request, error: HTTPException) -> Response:
+        path = request.url.path[:SHOWN_PATH]
         body = Problem(
             type="about:blank",
             title=str(error.detail),
             status=error.status_code,
-            detail=f"{error.detail}: {request.method} {request.url.path}",
+            detail=f"{error.detail}: {request.method} {path}",
             code="not_found" if error.status_code == 404 else "invalid_request",
-            instance=request.url.path,
+            instance=path,
             request_id=request.state.request_id,
         )
         return JSONResponse(
@@ -67,7 +72,4 @@ def add_handlers(app: FastAPI) -> None:
             "The Repository met an error of its own.",
             hint="Tell its operator the request id; the log has the details.",
         )
-        response = problem_response(ours, request.url.path, request.state.request_id)
-        # This answer is made outside of the gate, which puts the id on all others.
-        response.headers["X-Request-Id"] = request.state.request_id
-        return response
+        return problem_response(ours, request.url.path, request.state.request_id)

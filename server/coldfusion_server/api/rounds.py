@@ -7,13 +7,21 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
-from coldfusion_server.services import rounds
+from coldfusion_server.services import again, cancelling, closing, rounds
 from coldfusion_shared.schemas.common import Page
-from coldfusion_shared.schemas.rounds import Round
+from coldfusion_shared.schemas.rounds import (
+    AgainRequest,
+    CancelRequest,
+    CloseRequest,
+    FusedAgain,
+    Round,
+)
 
 router = APIRouter(prefix="/v1/models/{owner}/{name}/rounds", tags=["rounds"])
 
 NumberPath = Annotated[str, Path(description="a round's number, or open", examples=["open"])]
+# Of what is asked for twice, the open round would be another one the second time.
+PlainNumberPath = Annotated[str, Path(description="the round's number", examples=["7"])]
 
 
 @router.get("")
@@ -29,6 +37,25 @@ def get_round(ctx: Ctx, who: Who, model: ModelPath, number: NumberPath) -> Round
 
 
 @router.post("/{number}/close")
-def close_round(ctx: Ctx, who: Who, model: ModelPath, number: NumberPath) -> Round:
-    """Close a round now, with what it has; for maintainers."""
-    return rounds.close_by_hand(ctx, model, number, who)
+def close_round(
+    ctx: Ctx, who: Who, model: ModelPath, number: NumberPath, request: CloseRequest | None = None
+) -> Round:
+    """Close a round now, with what it has, or at a time to come; for maintainers."""
+    at = None if request is None else request.at
+    return closing.close_by_hand(ctx, model, number, who, at)
+
+
+@router.post("/{number}/cancel")
+def cancel_round(
+    ctx: Ctx, who: Who, model: ModelPath, number: PlainNumberPath, request: CancelRequest
+) -> Round:
+    """End a round without a base; what it had goes into the next one. For maintainers."""
+    return cancelling.cancel(ctx, model, number, request.reason, who)
+
+
+@router.post("/{number}/again")
+def fuse_again(
+    ctx: Ctx, who: Who, model: ModelPath, number: PlainNumberPath, request: AgainRequest
+) -> FusedAgain:
+    """Have fused again what a rejected round has set aside, or a part of it; for maintainers."""
+    return again.fuse_again(ctx, model, number, request, who)

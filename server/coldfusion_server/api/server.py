@@ -6,10 +6,10 @@ from fastapi import APIRouter
 
 from coldfusion_server.api.dependencies import Ctx, Who
 from coldfusion_server.services.health import check_ready
-from coldfusion_server.services.tokens import require
+from coldfusion_server.services.tokens import signed_in
 from coldfusion_shared import __version__
 from coldfusion_shared.schemas.common import ServerInfo
-from coldfusion_shared.schemas.tokens import Role, Whoami
+from coldfusion_shared.schemas.tokens import Whoami
 
 router = APIRouter(tags=["server"])
 
@@ -23,8 +23,13 @@ def info(ctx: Ctx) -> ServerInfo:
 @router.get("/v1/whoami")
 def whoami(who: Who) -> Whoami:
     """Tell who holds the token that came with the request."""
-    principal = require(who, Role.READER)
-    return Whoami(name=principal.name, role=principal.role, expires_at=principal.expires_at)
+    principal = signed_in(who)
+    return Whoami(
+        name=principal.name,
+        role=principal.role,
+        expires_at=principal.expires_at,
+        models=None if principal.models is None else sorted(principal.models),
+    )
 
 
 @router.get("/healthz")

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from coldfusion_server.api.dependencies import Ctx, Who
+from coldfusion_server.api.dependencies import Ctx, Who, WindowQuery
 from coldfusion_server.services import suites
+from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.evaluations import RegisteredSuite, Suite
 
 router = APIRouter(prefix="/v1/suites", tags=["evaluations"])
@@ -16,9 +17,9 @@ NamePath = Annotated[str, Path(description="the suite's name", examples=["text-1
 
 
 @router.get("")
-def list_suites(ctx: Ctx, who: Who) -> list[RegisteredSuite]:
-    """List the suites by name; without a token, those that public bases were measured with."""
-    return suites.list_suites(ctx, who)
+def list_suites(ctx: Ctx, who: Who, window: WindowQuery) -> Page[RegisteredSuite]:
+    """List the suites, newest first; without a token, those of which public bases have scores."""
+    return suites.list_suites(ctx, who, window)
 
 
 @router.get("/{name}")

@@ -9,13 +9,11 @@ from starlette.requests import ClientDisconnect
 from coldfusion_server.api.dependencies import Ctx
 from coldfusion_server.api.lengths import content_length
 from coldfusion_server.services import parts
-from coldfusion_shared.errors import InvalidRequest, TooLarge, UploadRefused
+from coldfusion_shared.errors import TooLarge, UploadRefused
 
 router = APIRouter(tags=["uploads"])
 
 BUFFER_BYTES = 2**20
-# A sender that is silent for this long, in seconds, is gone.
-SILENCE_SECONDS = 60
 
 
 @router.put("/v1/uploads/{upload}/{number}")
@@ -37,8 +35,6 @@ async def put_part(ctx: Ctx, upload: str, number: int, request: Request) -> Resp
         etag = await anyio.to_thread.run_sync(receiver.finish)
     except ClientDisconnect:
         raise UploadRefused("The connection was closed before the part had arrived.") from None
-    except TimeoutError:
-        raise InvalidRequest(f"No byte has arrived for {SILENCE_SECONDS} seconds.") from None
     finally:
         receiver.abort()
     return Response(status_code=200, headers={"ETag": f'"{etag}"'})
@@ -47,12 +43,7 @@ async def put_part(ctx: Ctx, upload: str, number: int, request: Request) -> Resp
 async def _receive(request: Request, receiver: parts.PartReceiver) -> None:
     """Write in blocks, each in a thread, so that a slow disk holds up nobody else."""
     buffer = bytearray()
-    stream = request.stream().__aiter__()
-    while True:
-        with anyio.fail_after(SILENCE_SECONDS):
-            chunk = await anext(stream, None)
-        if chunk is None:
-            break
+    async for chunk in request.stream():
         buffer += chunk
         if len(buffer) >= BUFFER_BYTES:
             await anyio.to_thread.run_sync(receiver.write, bytes(buffer))

@@ -7,22 +7,32 @@ from typing import Annotated
 import typer
 
 from coldfusion_server.cli import (
+    audit,
+    bisect,
+    checks,
+    contribution,
     db,
     doctor,
     evaluator,
     fuse,
     gc,
     health,
+    invite,
+    key,
     methods,
     migrate,
     model,
+    model_moves,
+    model_replay,
     openapi,
     round,
+    round_moves,
     scheduler,
     settings,
     token,
     up,
     usage,
+    verify,
     worker,
 )
 from coldfusion_shared import __version__
@@ -58,12 +68,24 @@ app.command("scheduler")(scheduler.scheduler)
 app.command("worker")(worker.worker)
 app.command("evaluator")(evaluator.evaluator)
 app.command("migrate")(migrate.migrate)
+model.app.command("rollback")(model_moves.rollback)
+model.app.command("heads")(model_moves.heads)
+model.app.command("replay")(model_replay.replay)
 app.add_typer(model.app, name="model")
+round.app.command("cancel")(round_moves.cancel)
+round.app.command("again")(round_moves.again)
+round.app.command("bisect")(bisect.bisect)
 app.add_typer(round.app, name="round")
+app.add_typer(contribution.app, name="contribution")
 app.add_typer(token.app, name="token")
+app.add_typer(invite.app, name="invite")
+app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
+app.command("key")(key.key)
 app.command("fuse")(fuse.fuse)
 app.command("methods")(methods.methods)
+app.command("checks")(checks.checks)
+app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
 app.command("usage")(usage.usage)
 app.command("doctor")(doctor.doctor)

@@ -94,3 +94,29 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
             bars.update(task, advance=size, things=things)
 
         yield advance
+
+
+@contextmanager
+def byte_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one thing after the other: what is done, how many bytes of it are, and of how many."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task, now = bars.add_task(""), ""
+
+        def advance(what: str, done: int, total: int) -> None:
+            nonlocal now
+            if what != now:
+                now = what
+                bars.reset(task, description=what, total=total)
+            bars.update(task, completed=done, total=total or None)
+
+        yield advance

@@ -1,4 +1,4 @@
-"""`coldfusion-server evaluator`: a process that only measures bases."""
+"""`coldfusion-server evaluator`: a process that only measures bases and candidates."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ def evaluator(
 ) -> None:
     """Measure every base with one suite, newest first, until SIGTERM or Ctrl-C.
 
-    A base that has scores of this suite and protocol already, whoever measured them, is not
-    measured again. Features and results are kept in the data folder: who is interrupted goes on
-    where it was. Any number of evaluators may run. A base that cannot be measured is tried four
-    times, then left; the log and an event say why.
+    What a gate by this suite waits for comes first: candidates, and the bases that they are
+    compared with. What the Repository itself has measured with this suite and protocol, and with as
+    many seeds, is not measured again; what others have posted stands beside it. Features and
+    results are kept in the data folder: who is interrupted goes on where it was. Any number of
+    evaluators may run. What cannot be measured is tried four times, then left; the log, the base's
+    page and an event say why.
     """
     from coldfusion_server.evaluator import check_startable, measuring, prepare, run_evaluator
     from coldfusion_server.evaluator import try_again as forget
@@ -62,9 +64,8 @@ def evaluator(
 
     loaded = read_suite(suite)
     with opened(settings) as context:
-        task = prepare(
-            context, loaded.suite, protocol, measuring(loaded, protocol, tuple(range(seeds)))
-        )
+        measure = measuring(loaded, protocol, tuple(range(seeds)))
+        task = prepare(context, loaded.suite, protocol, seeds, measure)
         if again:
             forget(context, task)
 

@@ -82,6 +82,12 @@ def fuse(
     origin: Annotated[
         Path | None, typer.Option(help="The pretrained model's folder, for --pull.")
     ] = None,
+    step_cap: Annotated[
+        float | None,
+        typer.Option(
+            help="Longest step, as a share of the base's norm; a longer one is scaled down."
+        ),
+    ] = None,
     heads: Annotated[
         bool,
         typer.Option("--heads/--no-heads", help="Whether to fuse heads (lm_head and such), too."),
@@ -146,6 +152,7 @@ def fuse(
         "server_lr": number_or_word(server_lr),
         "server_lr_cap": server_lr_cap,
         "pull": pull,
+        "step_cap": step_cap,
     }
     named = {
         "--weight": pairs("--weight", weight, last=True),

@@ -121,4 +121,8 @@ def _summary(made: Report, out: Path) -> str:
         said += f", server learning rate {made.server_lr:.4g}"
     if made.sign_agreement is not None and count > 1:
         said += f"; signs agree to {100 * made.sign_agreement:.0f}%"
+    if made.step_norm is not None and made.base_norm:
+        said += f"; the base moves by {100 * made.step_norm / made.base_norm:.3g}% of its norm"
+    if made.step_factor is not None:
+        said += f", scaled by {made.step_factor:.3g} for --step-cap"
     return f"{said}. The model is in {out}; the report is its fusion.json."

@@ -15,6 +15,12 @@ from coldfusion_server.cli.output import show, table
 if TYPE_CHECKING:
     from coldfusion_server.services.garbage import Collected, Heap
 
+# Said of each damaged manifest.
+SPARED = (
+    "All that may be of its model stays. Put back a backup, with: coldfusion-server db restore; a "
+    "candidate can be given up instead, by cancelling its round or discarding its replay."
+)
+
 
 def gc(
     dry_run: Annotated[
@@ -28,7 +34,8 @@ def gc(
 
     What a base or a round under way is made of stays, and contributions as long as their model's
     policy keeps them. Of the rest goes what was stored more than `gc_grace_hours` ago. It is safe
-    beside a running server, which does the same every `gc_hours`.
+    beside a running server, which does the same every `gc_hours`. Where a manifest was damaged in
+    the database, what may be of its model stays, and the exit code is 1.
     """
     from coldfusion_server.cli.bars import counting
     from coldfusion_server.services.garbage import collect
@@ -39,6 +46,10 @@ def gc(
             context, holder, dry_run=dry_run, progress=lambda listed: count(listed.size)
         )
     show(_data(found), as_json, _text(found))
+    for sentence in found.damaged:
+        typer.echo(f"{sentence} {SPARED}", err=True)
+    if found.damaged:
+        raise typer.Exit(1)
 
 
 def _data(found: Collected) -> dict[str, Any]:
@@ -48,6 +59,7 @@ def _data(found: Collected) -> dict[str, Any]:
         **{name: asdict(getattr(found, name)) for name in ("total", "young", "kept")},
         "uploads": found.uploads,
         "erased_contributions": found.erased,
+        "damaged": found.damaged,
     }
 
 

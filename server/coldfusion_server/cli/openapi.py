@@ -14,10 +14,12 @@ def openapi() -> None:
 
     from coldfusion_server.app import create_app
     from coldfusion_server.services.context import open_context
-    from coldfusion_server.settings import load_settings
+    from coldfusion_server.settings import Settings
 
     with tempfile.TemporaryDirectory() as folder:
-        context = open_context(load_settings(data_dir=Path(folder)))
+        # It says nothing of a deployment, so that no setting of one is read.
+        settings = Settings.model_construct(data_dir=Path(folder))
+        context = open_context(settings)
         document = create_app(context).openapi()
         context.close()
     typer.echo(json.dumps(document, indent=2, sort_keys=True))

@@ -23,7 +23,11 @@ DataDir = Annotated[
 ]
 DatabaseUrl = Annotated[
     str | None,
-    typer.Option("--database-url", help="SQLAlchemy URL; default: SQLite in the data folder."),
+    typer.Option(
+        "--database-url",
+        help="SQLAlchemy URL; default: SQLite in the data folder. One with a password better by "
+        "COLDFUSION_DATABASE_URL: other users see command lines.",
+    ),
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Write logs as JSON lines.")]

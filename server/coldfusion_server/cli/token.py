@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -17,6 +18,10 @@ app = typer.Typer(no_args_is_help=True, help="Give and take tokens.")
 def create(
     name: Annotated[str, typer.Argument(help="The contributor's name.")],
     role: Annotated[Role, typer.Option(help="What the token allows.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model that the role is for; may be repeated. Default: all."),
+    ] = None,
     expires: Annotated[
         str | None, typer.Option(help="How long it is good: 90d, 24h. Default: for ever.")
     ] = None,
@@ -28,13 +33,22 @@ def create(
     from coldfusion_server.services.tokens import create_token
 
     with opened(data_dir, database_url) as context:
-        token, expires_at = create_token(context, name, role, parse_duration(expires))
-    data = {"name": name, "role": role.value, "token": token, "expires_at": expires_at}
+        token, expires_at = create_token(context, name, role, parse_duration(expires), model)
+    data = {
+        "name": name,
+        "role": role.value,
+        "models": model,
+        "token": token,
+        "expires_at": expires_at,
+    }
     # The token alone on standard output, so that a script can take it.
     show(data, as_json, token)
     if not as_json:
         until = "for ever" if expires_at is None else f"until {expires_at:%Y-%m-%d %H:%M} UTC"
-        typer.echo(f"A {role.value}'s token for {name}, good {until}; shown this once.", err=True)
+        where = f" of {', '.join(model)}" if model else ""
+        typer.echo(
+            f"A {role.value}'s token{where} for {name}, good {until}; shown this once.", err=True
+        )
 
 
 @app.command("list")
@@ -50,17 +64,15 @@ def list_tokens(
                 "id": row.id,
                 "name": row.contributor.name,
                 "role": row.role,
+                "models": row.models,
                 "created_at": row.created_at,
                 "expires_at": row.expires_at,
                 "revoked_at": row.revoked_at,
             }
             for row in find(context)
         ]
-    head = ("ID", "NAME", "ROLE", "CREATED", "EXPIRES", "REVOKED")
-    lines = [
-        [f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "year") else value or "-" for value in values]
-        for values in (row.values() for row in rows)
-    ]
+    head = ("ID", "NAME", "ROLE", "MODELS", "CREATED", "EXPIRES", "REVOKED")
+    lines = [[_cell(value) for value in row.values()] for row in rows]
     show(rows, as_json, table(head, lines))
 
 
@@ -71,9 +83,15 @@ def revoke(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke one token, or all of a contributor."""
+    """Revoke one token, or all of a contributor, and open invitations that were made by them."""
     from coldfusion_server.services.tokens import revoke_token
 
     with opened(data_dir, database_url) as context:
         count = revoke_token(context, name_or_id)
     show({"revoked": count}, as_json, f"Revoked: {count}.")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    return ", ".join(value) if isinstance(value, list) else value or "-"

@@ -27,6 +27,12 @@ def up(
             "process beside. See: coldfusion-server evaluator --help."
         ),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="With --evaluate: try bases again that were left after failures."
+        ),
+    ] = False,
     first_token: Annotated[
         bool, typer.Option(help="Make and show an admin's token if there is none.")
     ] = True,
@@ -40,6 +46,7 @@ def up(
     from coldfusion_server.evaluator import check_startable
     from coldfusion_server.process import Repository
     from coldfusion_server.settings import load_settings
+    from coldfusion_shared.errors import InvalidRequest
 
     settings = load_settings(
         data_dir=data_dir,
@@ -50,6 +57,11 @@ def up(
         log_json=log_json or None,
     )
     command = None
+    if again and evaluate is None:
+        raise InvalidRequest(
+            "--again is for --evaluate: nothing is measured without a suite.",
+            hint="Give the suite's file as well: --evaluate suite.yaml --again",
+        )
     if evaluate is not None:
         check_startable(evaluate)
         command = _evaluator(evaluate, data_dir, database_url, log_level, log_json)
@@ -59,6 +71,8 @@ def up(
         worker=worker,
         first_token=first_token,
         evaluator=command,
+        # A base that ends the evaluator's process would otherwise be tried for ever.
+        evaluator_once=["--again"] * again,
     ) as repository:
         typer.secho(f"coldfusion is up: {repository.url}", bold=True)
         if settings.needs_folder:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from coldfusion_server.cli.options import DatabaseUrl, DataDir, Json, opened
 from coldfusion_server.cli.output import show, table
 
+# Of a base whose manifest is damaged.
+NOT_ALL = "Of that base only what people pull is counted."
+
 
 def usage(
     data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: Json = False
@@ -32,5 +35,6 @@ def usage(
         table(("CONTRIBUTOR", *tail), people),
         "",
         f"In all {size(found.total_bytes)}; what models share counts once, garbage not at all.",
+        *(f"{sentence} {NOT_ALL}" for model in found.models for sentence in model.damaged),
     ]
     show(found.model_dump(mode="json"), as_json, "\n".join(text))

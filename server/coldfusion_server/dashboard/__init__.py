@@ -5,6 +5,8 @@ What maintainers and contributors watch: server-rendered pages over the API's ow
     views.py        the pages, and the parts of them that are fetched again when something happens
     loading.py      what each page or part shows, read through the services
     login.py        a token becomes a session cookie; the cookie only ever reads
+    sign_in.py      a provider of identities says who it is: the same session
+    begun.py        the cookie of a sign-in that is under way
     error_pages.py  errors as HTML, where a person reads them
     cards.py        the live model card and its picture, for programs and other sites
     card_text.py    what was measured of a base as Markdown; pure

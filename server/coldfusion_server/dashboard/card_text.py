@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coldfusion_server.dashboard import formats
+from coldfusion_server.dashboard import formats, words
 from coldfusion_server.dashboard.loading import Result
 from coldfusion_server.dashboard.scores import Row
+from coldfusion_server.services.evaluation_tries import EvaluationFailure
 from coldfusion_shared.schemas.evaluations import Evaluation
 
 DASH = "\N{EN DASH}"
 
 
-def scores(results: Sequence[Result], card: str) -> str:
+def scores(results: Sequence[Result], failures: Sequence[EvaluationFailure], card: str) -> str:
     """
     Return the card's section on scores.
 
     Args:
         results: what was measured of the base.
+        failures: what could not be measured of it.
         card: URL of the card; the gain charts are below it.
     """
     said = [_section(result, card) for result in results]
+    said += [_failure(failure) for failure in failures]
     return "\n\n".join(["## Scores", *(said or ["Nobody has measured this base yet."])]) + "\n"
+
+
+def _failure(failure: EvaluationFailure) -> str:
+    what = f"{failure.protocol}, {formats.markdown(failure.suite)}"
+    reason = formats.markdown(formats.sentence(failure.reason))
+    return f"{words.FAILED[failure.left].format(failure.version)} ({what}): {reason}"
 
 
 def _section(result: Result, card: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from functools import cache
+
+from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from coldfusion_server.dashboard import login, views
+from coldfusion_server.dashboard import login, sign_in, views
 from coldfusion_server.dashboard.error_pages import add_error_pages
 from coldfusion_server.dashboard.rendering import STATIC, asset
 
@@ -16,10 +19,19 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 def add_dashboard(app: FastAPI) -> None:
     """Add pages, assets and error pages to `app`, which has its API and its handlers already."""
-    app.include_router(views.router)
-    app.include_router(login.router)
+    app.router.routes.extend(_pages())
     app.mount("/static", _Assets(directory=STATIC))
     add_error_pages(app)
+
+
+@cache
+def _pages() -> list[BaseRoute]:
+    """Return the pages' routes, the same for all applications: to analyse them takes a while."""
+    router = APIRouter()
+    router.include_router(views.router)
+    router.include_router(login.router)
+    router.include_router(sign_in.router)
+    return router.routes
 
 
 class _Assets(StaticFiles):

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from coldfusion_server.dashboard import words
 from coldfusion_server.dashboard.scores import Measured, Series, Table, series
-from coldfusion_server.services import bases, contributions, models, rounds, usage
+from coldfusion_server.services import bases, contributions, head_moves, models, rounds, usage
 from coldfusion_server.services.agreement import agreements
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.evaluation_tries import EvaluationFailure
+from coldfusion_server.services.lookup import find_model
 from coldfusion_server.services.measured import Measurements, measurements
 from coldfusion_server.services.paging import Window
 from coldfusion_server.services.tokens import Principal
@@ -23,7 +25,7 @@ from coldfusion_shared.schemas.rounds import Round
 from coldfusion_shared.schemas.usage import ModelUsage
 
 NEWEST = Window(limit=1)
-# v0 and so many of the newest bases are drawn; on the overview fewer.
+# v0 and so many of the newest bases of the head's line are drawn; on the overview fewer.
 DRAWN, SKETCHED = 199, 30
 
 
@@ -36,6 +38,7 @@ class Card:
     round: Round
     closing: words.Closing | None
     series: Series | None
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ class RoundView:
 
 @dataclass(frozen=True)
 class CurrentView:
-    """The current base and how good it is, beside the bases before it."""
+    """The current base and how good it is, beside the bases before it; what failed is of it."""
 
     model: Model
     base: Base
     series: list[Series]
+    failures: list[EvaluationFailure]
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,22 @@ class Result:
 
 @dataclass(frozen=True)
 class BaseView:
-    """A base and how good it is, beside v0 and its parent."""
+    """
+    A base and how good it is, beside v0 and its parent; what failed is of it.
+
+    Attributes:
+        model: whose base it is.
+        base: the base.
+        abandoned: whether the head neither is it nor comes from it, as after a rollback.
+        results: how good it is.
+        failures: what could not be measured of it.
+    """
 
     model: Model
     base: Base
+    abandoned: bool
     results: list[Result]
+    failures: list[EvaluationFailure]
 
 
 @dataclass(frozen=True)
@@ -135,11 +150,14 @@ class Reader:
     def current(self, model: Model) -> CurrentView:
         """Return the current base and its scores."""
         base = bases.get_base(self.ctx, model.name, model.current, self.who)
-        return CurrentView(model, base, self._series(model, DRAWN))
+        found = self._newest(model, DRAWN)
+        return CurrentView(model, base, _together(found), _failures(found, base))
 
     def base(self, name: str, version: str) -> BaseView:
         """Return one base and its scores, beside those of v0 and of its parent."""
+        model = self.model(name)
         base = bases.get_base(self.ctx, name, version, self.who)
+        abandoned = not base.current and int(base.version[1:]) not in self._line(model)
         parent = base.manifest.parent
         others = ["v0", *([parent.version] if parent else [])]
         versions = list(dict.fromkeys([*others, base.version]))
@@ -149,7 +167,7 @@ class Reader:
             for item in _together(found)
             if item.versions[-1] == base.version
         ]
-        return BaseView(self.model(name), base, results)
+        return BaseView(model, base, abandoned, results, _failures(found, base))
 
     def round(self, model: Model, number: str | None, window: Window) -> RoundView:
         """Return a round, by default the newest, with its contributions."""
@@ -181,9 +199,10 @@ class Reader:
     def _card(self, model: Model) -> Card:
         base = bases.get_base(self.ctx, model.name, model.current, self.who)
         newest = self._newest_round(model)
-        measured = self._series(model, SKETCHED)
-        first = measured[0] if measured else None
-        return Card(model, base, newest, self._closing(model, newest), first)
+        found = self._newest(model, SKETCHED)
+        first = next(iter(_together(found)), None)
+        failed = any(failure.left for failure in _failures(found, base))
+        return Card(model, base, newest, self._closing(model, newest), first, failed)
 
     def _newest_round(self, model: Model) -> Round:
         # A model is made with its first round.
@@ -194,10 +213,17 @@ class Reader:
             return None
         return words.closing(round_, model.policy, self.ctx.now())
 
-    def _series(self, model: Model, newest: int) -> list[Series]:
-        last = int(model.current[1:])
-        numbers = {0, *range(max(0, last - newest + 1), last + 1)}
-        return _together(self._measured(model.name, numbers))
+    def _newest(self, model: Model, newest: int) -> Measurements:
+        return self._measured(model.name, {0, *self._line(model)[:newest]})
+
+    def _line(self, model: Model) -> list[int]:
+        """Return the numbers of the head and of all that it comes from, down to v0."""
+        with self.ctx.database.read() as session:
+            parents = head_moves.parents(session, find_model(session, model.name, self.who))
+        line = [int(model.current[1:])]
+        while (parent := parents[line[-1]]) is not None:
+            line.append(parent)
+        return line
 
     def _measured(self, name: str, numbers: set[int]) -> Measurements:
         return measurements(self.ctx, name, self.who, numbers)
@@ -209,6 +235,10 @@ def _together(found: Measurements) -> list[Series]:
         for digest, suite in found.suites.items()
     }
     return series(found.evaluations, seen)
+
+
+def _failures(found: Measurements, base: Base) -> list[EvaluationFailure]:
+    return [failure for failure in found.failures if failure.version == base.version]
 
 
 def _result(item: Series, found: Measurements, versions: list[str]) -> Result:

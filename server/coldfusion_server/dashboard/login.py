@@ -9,16 +9,18 @@ another site must neither log a visitor out nor log one in under a name that is 
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from coldfusion_server.api.dependencies import BaseUrl, Ctx
-from coldfusion_server.api.session import COOKIE, LIFETIME, make_session
+from coldfusion_server.api.dependencies import Address, BaseUrl, Ctx, Guessing
+from coldfusion_server.api.errors import STATUS, headers
+from coldfusion_server.api.session import COOKIE, LIFETIME, make_session, session_token_id
 from coldfusion_server.dashboard.rendering import page
-from coldfusion_server.services.tokens import authenticate
+from coldfusion_server.services.context import Context
+from coldfusion_server.services.sign_in import end_session
 from coldfusion_shared.errors import ColdFusionError, Forbidden, InvalidRequest
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -28,49 +30,107 @@ _PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 
 
 @router.api_route("/login", methods=["GET", "HEAD"])
-def login_form(request: Request, next: str = "/") -> HTMLResponse:
+def login_form(request: Request, ctx: Ctx, next: str = "/") -> HTMLResponse:
     """Show the form."""
-    return page(request, "login.html", next=_safe(next), problem=None)
+    return login_page(request, ctx, path_of_ours(next))
 
 
 @router.post("/login")
-async def login(request: Request, ctx: Ctx, url: BaseUrl) -> Response:
+async def login(
+    request: Request, ctx: Ctx, url: BaseUrl, guesses: Guessing, address: Address
+) -> Response:
     """Begin a session for the holder of the token in the form."""
     _check_same_site(request, url)
     form = await _form(request)
-    target = _safe(form.get("next", "/"))
+    target = path_of_ours(form.get("next", "/"))
     try:
-        principal = await run_in_threadpool(authenticate, ctx, form.get("token", "").strip())
+        token = form.get("token", "").strip()
+        principal = await run_in_threadpool(guesses.authenticate, ctx, address, token)
     except ColdFusionError as error:
-        return page(request, "login.html", status=401, next=target, problem=error)
+        return login_page(request, ctx, target, problem=error)
     response = RedirectResponse(target, 303)
-    response.set_cookie(
-        COOKIE,
-        make_session(ctx, principal.token_id),
-        max_age=int(LIFETIME.total_seconds()),
-        httponly=True,
-        samesite="strict",
-        secure=_is_https(request, url),
-    )
+    set_session(request, ctx, response, principal.token_id, url)
     return response
 
 
 @router.post("/logout")
-def logout(request: Request, url: BaseUrl) -> Response:
-    """End the session in this browser."""
+def logout(request: Request, ctx: Ctx, url: BaseUrl) -> Response:
+    """End the session in this browser; a token that was made for it alone ends, too."""
     _check_same_site(request, url)
+    token_id = session_token_id(ctx, request.headers.get("cookie", ""))
+    if token_id is not None:
+        end_session(ctx, token_id)
     response = RedirectResponse("/", 303)
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_https(request, url))
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=is_https(request, url))
     return response
+
+
+def login_page(
+    request: Request,
+    ctx: Context,
+    target: str,
+    *,
+    problem: ColdFusionError | None = None,
+    refusal: ColdFusionError | None = None,
+) -> HTMLResponse:
+    """
+    Return the page of all ways to log in.
+
+    Args:
+        request: the browser's.
+        ctx: the service's surroundings.
+        target: a path of ours, to which they lead.
+        problem: what was wrong with a token.
+        refusal: why the provider's way failed.
+    """
+    provider = None if ctx.provider is None else ctx.provider.options.name
+    error = problem or refusal
+    shown = page(
+        request,
+        "login.html",
+        status=200 if error is None else STATUS[error.code],
+        next=target,
+        problem=problem,
+        refusal=refusal,
+        provider=provider,
+    )
+    if error is not None:
+        shown.headers.update(headers(error))
+    return shown
+
+
+def set_session(
+    request: Request, ctx: Context, response: Response, token_id: str, url: str
+) -> None:
+    """Give the browser a new session, whatever it had before, of the token of that id."""
+    response.set_cookie(
+        COOKIE,
+        make_session(ctx, token_id),
+        max_age=int(LIFETIME.total_seconds()),
+        httponly=True,
+        samesite="strict",
+        secure=is_https(request, url),
+    )
+
+
+def path_of_ours(target: str) -> str:
+    """Return `target` if it is a path here, else that of the first page."""
+    return target if _PATH.fullmatch(target) else "/"
+
+
+def is_https(request: Request, url: str) -> bool:
+    """Return whether the browser's way to us, or to the proxy before us, is encrypted."""
+    return request.url.scheme == "https" or url.startswith("https:")
 
 
 def _check_same_site(request: Request, url: str) -> None:
     """Refuse a form that was sent from a page of another site; programs send neither header."""
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    hosts = (request.headers.get("host"), urlsplit(url).netloc)
+    # Not by urlsplit, which raises for some of what programs may send.
+    hosts = {request.headers.get("host"), url.partition("://")[2].partition("/")[0]} - {""}
     foreign = site not in (None, "same-origin", "none")
-    if foreign or (origin is not None and urlsplit(origin).netloc not in hosts):
+    if foreign or (origin is not None and origin.partition("://")[2] not in hosts):
         raise Forbidden(
             "This form was sent from another site.", hint="Open the login page here and try again."
         )
@@ -83,11 +143,3 @@ async def _form(request: Request) -> dict[str, str]:
     except ValueError:
         raise InvalidRequest("The form cannot be read.") from None
     return {name: values[0] for name, values in fields.items()}
-
-
-def _safe(target: str) -> str:
-    return target if _PATH.fullmatch(target) else "/"
-
-
-def _is_https(request: Request, url: str) -> bool:
-    return request.url.scheme == "https" or url.startswith("https:")

@@ -22,6 +22,9 @@ HEADERS = {
     # A page tells of one visitor's rights at one moment, so nothing on the way may keep it.
     "Cache-Control": "private, no-store",
     "Vary": "Cookie",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     # Under "no-referrer" browsers post our own forms with "Origin: null", as if from afar.
     "Referrer-Policy": "same-origin",
 }
@@ -44,13 +47,18 @@ FILTERS = (
 # What the stream tells of; an EventSource hears only the names that it asks for.
 EVENTS = (
     "model.created",
+    "model.policy",
+    "model.rolled_back",
+    "model.replayed",
     "base.published",
     "evaluation.posted",
+    "evaluation.failed",
     "suite.registered",
     "round.opened",
+    "round.scheduled",
     *(f"round.{state}" for state in RoundState),
     *(f"contribution.{state}" for state in ContributionState),
-    "contribution.erased",
+    *(f"contribution.{what}" for what in ("kept", "carried", "measured", "rebased", "erased")),
 )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from coldfusion_server.dashboard.values import Value, average, difference, middle
-from coldfusion_shared.schemas.evaluations import Evaluation
+from coldfusion_shared.schemas.evaluations import OWN_EVALUATOR, Evaluation
 
 PROTOCOLS = ("frozen", "finetuned", "few-shot")
 EXPLAINED = {
@@ -25,7 +25,7 @@ SHOWN = 12
 Kind = Literal["seen", "unseen"]
 # Suite's digest -> data set -> whether contributors may have trained on it; null: not said.
 Seen = Mapping[str, Mapping[str, bool | None]]
-Verdict = Literal["better", "worse", "same", "unclear", "one seed"]
+Verdict = Literal["better", "worse", "same", "unclear", "one seed", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,13 @@ class Series:
         return [part for part in parts if 0 < len(part.names) < len(self.names)]
 
     @property
+    def own(self) -> bool:
+        """Whether the Repository's own evaluator has measured any of the bases."""
+        return any(
+            found.evaluator == OWN_EVALUATOR for item in self.bases for found in item.evaluations
+        )
+
+    @property
     def even(self) -> bool:
         """Whether all bases were measured on the same data sets: then their averages compare."""
         return all(len(item.values) == len(self.names) for item in self.bases)
@@ -171,8 +178,10 @@ class Series:
 
     @property
     def compared(self) -> bool:
-        """Whether there is v0 and a later base to compare it with."""
-        return len(self.bases) > 1 and self.versions[0] == "v0"
+        """Whether there is v0, and a later base that was measured on some of its data sets."""
+        if len(self.bases) < 2 or self.versions[0] != "v0":
+            return False
+        return not self.bases[0].values.keys().isdisjoint(self.bases[-1].values)
 
     @property
     def first(self) -> Value:
@@ -197,6 +206,8 @@ class Series:
             return "same"
         if any(item.one_seed for item in (self.bases[0], self.bases[-1])):
             return "one seed"
+        if change.explained is None:
+            return "unknown"
         if not change.clear:
             return "unclear"
         return "better" if change.score > 0 else "worse"
@@ -257,9 +268,12 @@ class Series:
 
 def series(evaluations: Iterable[Evaluation], seen: Seen | None = None) -> list[Series]:
     """
-    Return a series for each protocol, suite and metric.
+    Return a series for each protocol, suite and metric; the first one is the model's headline.
 
-    Frozen comes first, then what is pinned by a digest, then what was measured for the newest base.
+    First comes what the Repository's own evaluator measures, which its operator has chosen: nobody
+    else's suite takes its place. Then frozen before finetuned before few-shot, what is pinned by a
+    digest, the longest series, and the one that has the newest base. Names decide only where all
+    of that is equal.
     """
     groups: dict[tuple[str, str, str | None, str], list[Evaluation]] = {}
     for item in evaluations:
@@ -275,8 +289,9 @@ def series(evaluations: Iterable[Evaluation], seen: Seen | None = None) -> list[
 def _series(group: Sequence[Evaluation], seen: Mapping[str, bool | None]) -> Series:
     by_base: dict[int, list[Evaluation]] = {}
     for item in sorted(group, key=lambda item: item.created_at):
+        assert item.version is not None, "they are of bases"
         by_base.setdefault(int(item.version[1:]), []).append(item)
-    bases = [_measured(by_base[number]) for number in sorted(by_base)]
+    bases = [_measured(f"v{number}", by_base[number]) for number in sorted(by_base)]
     latest = bases[-1].evaluations[-1]
     kinds: dict[str, Kind] = {
         name: "seen" if said else "unseen" for name, said in seen.items() if said is not None
@@ -286,17 +301,17 @@ def _series(group: Sequence[Evaluation], seen: Mapping[str, bool | None]) -> Ser
     )  # fmt: skip
 
 
-def _measured(evaluations: Sequence[Evaluation]) -> Measured:
+def _measured(version: str, evaluations: Sequence[Evaluation]) -> Measured:
     """Put the evaluations of one base together, oldest first."""
     newest = {item.evaluator: item for item in evaluations}
     counted = [item for item in evaluations if newest[item.evaluator] is item]
     values: dict[str, list[Value]] = {}
     for item in counted:
+        freedom = len(item.seeds) - 1 if len(item.seeds) > 1 else None
         for name, score in item.scores.items():
-            values.setdefault(name, []).append(Value(score, item.standard_errors.get(name)))
-    return Measured(
-        counted[-1].version, {name: middle(values[name]) for name in sorted(values)}, counted
-    )
+            value = Value(score, item.standard_errors.get(name), freedom)
+            values.setdefault(name, []).append(value)
+    return Measured(version, {name: middle(values[name]) for name in sorted(values)}, counted)
 
 
 def _row(
@@ -329,8 +344,9 @@ def _gain(row: Row, *, average: bool) -> Gain | None:
     return None if change is None else Gain(row.name, row.kind, change, average)
 
 
-def _rank(item: Series) -> tuple[int, bool, int, str, str]:
+def _rank(item: Series) -> tuple[bool, int, bool, int, int, str, str]:
     known = item.protocol in PROTOCOLS
     protocol = PROTOCOLS.index(item.protocol) if known else len(PROTOCOLS)
-    newest = int(item.versions[-1][1:])
-    return protocol, item.digest is None, -newest, item.suite, item.metric
+    longest, newest = len(item.bases), int(item.versions[-1][1:])
+    pinned = item.digest is not None
+    return not item.own, protocol, not pinned, -longest, -newest, item.suite, item.metric

@@ -33,10 +33,10 @@ def gains(series: Series) -> str:
     better = sum(value.score > 0 for value in rows)
     text = f"{series.versions[-1]} is better than {series.versions[0]} on {better} of "
     text += formats.count(len(rows), "data set")
-    if any(value.error is not None for value in rows):
-        clear = sum(value.clear for value in rows if value.error is not None)
+    if any(value.explained is not None for value in rows):
+        clear = sum(value.clear for value in rows)
         text += f"; {clear} of the {len(rows)} differences {'is' if clear == 1 else 'are'} more"
-        text += " than two standard errors"
+        text += " than chance explains"
     return text + "."
 
 

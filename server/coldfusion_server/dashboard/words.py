@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from coldfusion_server.dashboard.formats import change, score
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.rounds import RoundState, needed_to_close
+from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.rounds.closing import needed_to_close
+from coldfusion_shared.schemas.contributions import Contribution, Effect, Verdict
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.rounds import Round
 
@@ -19,6 +22,7 @@ TONES: dict[str, str] = {
     _C.ACCEPTED: "good",
     _C.REJECTED: "bad",
     _C.QUARANTINED: "wait",
+    _C.SET_ASIDE: "wait",
     _C.FUSED: "good",
     _C.WITHDRAWN: "still",
     _C.EXPIRED: "still",
@@ -27,18 +31,28 @@ TONES: dict[str, str] = {
     _R.FUSING: "wait",
     _R.EVALUATING: "wait",
     _R.PUBLISHED: "good",
+    _R.REJECTED: "bad",
     _R.FAILED: "bad",
     _R.CANCELLED: "still",
+}
+
+# Of what a screening check found.
+TONES_OF_VERDICTS: dict[Verdict, str] = {
+    "pass": "good",
+    "warn": "wait",
+    "quarantine": "wait",
+    "reject": "bad",
 }
 
 CONTRIBUTION_TEXTS: dict[ContributionState, str] = {
     _C.DECLARED: "announced; its bytes are still to arrive",
     _C.COMPLETED: "all bytes are here; screening is next",
-    _C.ACCEPTED: "passed screening; it goes into the next base",
+    _C.ACCEPTED: "passed screening; it waits for its round to be fused",
     _C.REJECTED: "not taken; the reason is given",
-    _C.QUARANTINED: "set aside until a maintainer decides",
+    _C.QUARANTINED: "in quarantine until a maintainer decides",
+    _C.SET_ASIDE: "its round was rejected by the gate; a maintainer may have it fused again",
     _C.FUSED: "part of a published base",
-    _C.WITHDRAWN: "taken back by its contributor",
+    _C.WITHDRAWN: "taken back by its contributor, or removed by a maintainer",
     _C.EXPIRED: "the upload was not finished in time",
 }
 
@@ -46,9 +60,9 @@ ROUND_TEXTS: dict[RoundState, str] = {
     _R.OPEN: "takes contributions",
     _R.CLOSED: "closed; fusing is next",
     _R.FUSING: "the contributions are being fused",
-    _R.EVALUATING: "the candidate is fused and about to be published",
+    _R.EVALUATING: "fused; its gate decides whether it is published",
     _R.PUBLISHED: "its base is published",
-    _R.REJECTED: "its candidate was not published",
+    _R.REJECTED: "its gate let nothing through; the base stays as it was",
     _R.FAILED: "fusing failed; it is tried again by itself",
     _R.CANCELLED: "cancelled; nothing was published",
 }
@@ -60,6 +74,13 @@ ANSWERS: dict[str, tuple[str, str]] = {
     "same": ("still", "The same"),
     "unclear": ("still", "Not measurably"),
     "one seed": ("still", "Not known"),
+    "unknown": ("still", "Not known"),
+}
+
+# Of a base that the Repository's own evaluator could not measure: whether it is tried no more.
+FAILED = {
+    True: "The Repository's own evaluator could not measure {}",
+    False: "The Repository's own evaluator has failed to measure {} and tries again",
 }
 
 # While these last, numbers move that no event tells of.
@@ -75,7 +96,7 @@ class Closing:
     Attributes:
         needed: accepted contributions that it needs to close by itself.
         sentence: what is missing, in words.
-        at: the deadline that the sentence speaks of; null if it speaks of none.
+        at: the time that the sentence speaks of; null if it speaks of none.
     """
 
     needed: int
@@ -87,13 +108,51 @@ def closing(round_: Round, policy: Policy, now: datetime) -> Closing:
     """Say what `round_`, which is open, waits for."""
     needed = needed_to_close(policy)
     overdue = round_.closes_at is not None and round_.closes_at <= now
+    at = None if overdue else round_.closes_at
+    if policy.by_hand:
+        set_to = "" if at is None else " It is set to close"
+        return Closing(needed, f"{round_.needs}{set_to}", at)
     if round_.missing:
-        more = f"Needs {round_.missing} more accepted contribution{'s'[: round_.missing != 1]}"
-        if round_.closes_at is None or overdue:
-            return Closing(needed, f"{more}, then closes at once.", None)
-        return Closing(needed, f"{more}, then closes", round_.closes_at)
-    if round_.closes_at is None or overdue:
+        more = (round_.needs or "").rstrip(".")
+        return Closing(needed, f"{more}, then closes{' at once.' if at is None else ''}", at)
+    if at is None:
         return Closing(needed, "Has all that it needs and is about to close.", None)
     limit = policy.max_contributions
     sooner = "" if limit is None else f" as soon as {limit} are accepted, at the latest"
-    return Closing(needed, f"Has enough to close. Takes more and closes{sooner}", round_.closes_at)
+    return Closing(needed, f"Has enough to close. Takes more and closes{sooner}", at)
+
+
+def lateness(item: Contribution) -> str:
+    """Say how late a contribution is, and whether it was moved on; empty: neither."""
+    said = []
+    if item.carried:
+        times = "once" if item.carried == 1 else f"{item.carried} times"
+        said.append(f"kept for later: moved on to a later round {times}")
+    if item.staleness and item.factor is not None:
+        bases = "1 base" if item.staleness == 1 else f"{item.staleness} bases"
+        said.append(
+            f"made {bases} away from the one it goes onto, so that it counts "
+            f"{item.factor:.2f} times"
+        )
+    return "; ".join(said)
+
+
+def in_the_fuse(item: Contribution) -> list[tuple[str, str, str]]:
+    """Return what a contribution was in its fuse, and did: names, values and what they mean."""
+    said = []
+    if item.weight is not None:
+        said.append(("Weight", f"{item.weight:.4g}", "factor of its update in the fused one"))
+    if item.cosine is not None:
+        meaning = "between its update and the mean of the round; 1: the same direction"
+        said.append(("Cosine", score(item.cosine), meaning))
+    if item.norm_ratio is not None:
+        said.append(("Length", f"{item.norm_ratio:.2f}", "of its update, over the round’s median"))
+    effects = [("Score alone", item.own_effect), ("Score of the round", item.round_effect)]
+    said += [_effect(name, found) for name, found in effects if found is not None]
+    return said
+
+
+def _effect(name: str, found: Effect) -> tuple[str, str, str]:
+    moved = f"{score(found.base)} \N{RIGHTWARDS ARROW} {score(found.score)}"
+    error = "" if found.standard_error is None else f" ± {score(found.standard_error)}"
+    return name, moved, f"{change(found.difference)}{error} points on {found.suite}"

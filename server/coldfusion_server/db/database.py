@@ -96,7 +96,7 @@ class Database:
             parsed = make_url(url)
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             self.engine = create_engine(parsed, **_options(parsed, pool, overflow))
-        except (ArgumentError, ModuleNotFoundError) as error:
+        except (ArgumentError, ModuleNotFoundError, ValueError) as error:
             raise ConfigurationError(
                 f"The setting database_url cannot be used: {error}.",
                 hint="Write it like sqlite:////folder/file.db or postgresql+psycopg://user@host/"
@@ -192,12 +192,14 @@ def _options(url: URL, pool: int, overflow: int) -> dict[str, Any]:
     """Return what `create_engine` is told; what the URL itself says wins."""
     if url.get_backend_name() == "sqlite":
         connect = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-        return {"pool_pre_ping": True, "connect_args": connect}
+        return {"pool_pre_ping": True, "hide_parameters": True, "connect_args": connect}
     if url.get_backend_name() != "postgresql":
         raise ArgumentError("only SQLite and PostgreSQL are known here")
     return {
         # A connection that the server has closed meanwhile is found out before it is used.
         "pool_pre_ping": True,
+        # Errors reach the log: what people sent, and digests of tokens, need not be in them.
+        "hide_parameters": True,
         "pool_size": pool,
         "max_overflow": overflow,
         "pool_timeout": POOL_SECONDS,

@@ -24,7 +24,15 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.replays import ReplayState
 from coldfusion_shared.rounds import RoundState
+
+# Contributions whose weights may not be contributed again: what was fused is never forgotten, and
+# what is in quarantine keeps its place, so that nothing stands in the way of its release.
+_CONTRIBUTED = (
+    "state IN ('quarantined', 'accepted', 'fused', 'set_aside') "
+    "OR (state = 'withdrawn' AND result_number IS NOT NULL)"
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -71,6 +79,9 @@ class RepositoryRow(Table):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     created_at: Mapped[datetime]
+    # In hexadecimal; made when it is first asked for. Never another one: what was measured with
+    # one key cannot be compared with what was measured with another.
+    screening_key: Mapped[str | None] = mapped_column(String(64))
 
 
 class ModelRow(Table):
@@ -83,8 +94,26 @@ class ModelRow(Table):
     public: Mapped[bool]
     policy: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
-    # The head. It moves in the transaction that publishes, and nowhere else.
+    # The head's number. Every move of it has its row among the head moves.
     current: Mapped[int]
+
+
+class HeadMoveRow(Table):
+    """The head of a model went from one base to another."""
+
+    __tablename__ = "head_moves"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    # Published, rollback or replay.
+    kind: Mapped[str] = mapped_column(String(20))
+    from_number: Mapped[int | None]
+    to_number: Mapped[int]
+    reason: Mapped[str | None] = mapped_column(Text)
+    # Who decided it; null: the round's policy.
+    contributor_id: Mapped[int | None] = mapped_column(ForeignKey("contributors.id"))
+    at: Mapped[datetime]
+    contributor: Mapped[ContributorRow | None] = relationship()
 
 
 class BaseRow(Table):
@@ -100,6 +129,12 @@ class BaseRow(Table):
     # The canonical manifest as text: what the digest is taken of, to the byte.
     manifest: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
+    # The number of the base that it was fused onto; null for v0.
+    parent_number: Mapped[int | None]
+    # The number of the base that it stands in for, where a replay made it.
+    replays_number: Mapped[int | None]
+    # Signature of its files and its manifest, as JSON; null until it is made.
+    signature: Mapped[str | None] = mapped_column(Text)
     # When its differences from its parent were made, if that was worth it.
     differences_at: Mapped[datetime | None]
     files: Mapped[list[BaseFileRow]] = relationship(order_by="BaseFileRow.id")
@@ -151,11 +186,66 @@ class TokenRow(Table):
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), index=True)
     role: Mapped[str] = mapped_column(String(20))
+    # Names of the models that the role is for; null: all, and what is no model's.
+    models: Mapped[list[Any] | None]
     sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     contributor: Mapped[ContributorRow] = relationship()
+
+
+class InvitationRow(Table):
+    """A code that makes somebody a contributor, once; the code itself is shown once, too."""
+
+    __tablename__ = "invitations"
+
+    # Grows with time, for paging; the id is what the world sees.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(16), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    # What the token will be: its holder's name (null: as he likes), role, models and lifetime.
+    name: Mapped[str | None] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(20))
+    models: Mapped[list[Any] | None]
+    lifetime_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    # The token by which it was made; null: at the data folder.
+    made_by: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"), index=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    # The token that came of it.
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"), index=True)
+    maker: Mapped[TokenRow | None] = relationship(foreign_keys=made_by)
+    token: Mapped[TokenRow | None] = relationship(foreign_keys=token_id)
+
+
+class IdentityRow(Table):
+    """Somebody whom a provider of identities knows, and who that is here; for ever the same."""
+
+    __tablename__ = "identities"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    issuer: Mapped[str]
+    # The provider's id of the person; names and addresses change hands.
+    subject: Mapped[str] = mapped_column(String(255))
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), index=True)
+    created_at: Mapped[datetime]
+    contributor: Mapped[ContributorRow] = relationship()
+
+
+class SignInRow(Table):
+    """A token that somebody got for an id token, which is good once."""
+
+    __tablename__ = "sign_ins"
+
+    id_token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    identity_id: Mapped[int] = mapped_column(ForeignKey("identities.id"), index=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id"), unique=True)
+    # The token is a browser's session, and ends with it; nobody knows its secret.
+    browser: Mapped[bool]
+    token: Mapped[TokenRow] = relationship()
 
 
 class RoundRow(Table):
@@ -183,16 +273,78 @@ class RoundRow(Table):
     result_number: Mapped[int | None]
     # The model's policy as it was when the round closed.
     policy: Mapped[dict[str, Any] | None]
-    # The fused base before publication: a manifest, once all its objects are stored.
-    candidate: Mapped[str | None] = mapped_column(Text)
+    # What the gate decided, or what it waits for.
+    gate: Mapped[dict[str, Any] | None]
     opened_at: Mapped[datetime]
+    # When it closes by hand.
+    close_at: Mapped[datetime | None]
     closed_at: Mapped[datetime | None]
+    # When its candidates were stored; the gate's time runs from here.
+    evaluating_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     fused_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     total_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     reason: Mapped[str | None] = mapped_column(Text)
+
+
+class CandidateRow(Table):
+    """
+    A fused base before publication; all its objects are stored.
+
+    A round has one, or one for each server learning rate that it tries; a replay has one for each
+    round that it fuses again.
+    """
+
+    __tablename__ = "candidates"
+
+    # What the world sees.
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"), index=True)
+    replay_id: Mapped[str | None] = mapped_column(ForeignKey("replays.id"), index=True)
+    # Place in its replay; 0 for a round's.
+    step: Mapped[int] = mapped_column(default=0)
+    # Of a line search.
+    server_lr: Mapped[float | None] = mapped_column(Float)
+    # The canonical manifest as text.
+    manifest: Mapped[str] = mapped_column(Text)
+    # Norm of the step over the norm of what it was added to.
+    relative_norm: Mapped[float | None] = mapped_column(Float)
+    # Of a replay's: distance from the base that it stands in for, over that one's norm.
+    distance: Mapped[float | None] = mapped_column(Float)
+    # Whether it is the one that goes on.
+    chosen: Mapped[bool] = mapped_column(default=False)
+    # Its round or its replay ended without it, or was fused again: its objects may go.
+    given_up: Mapped[bool] = mapped_column(default=False)
+    # The base that it was published as.
+    base_id: Mapped[int | None] = mapped_column(ForeignKey("bases.id"))
+    created_at: Mapped[datetime]
+
+
+class ReplayRow(Table):
+    """History fused again without some contributions, into a new line of bases for review."""
+
+    __tablename__ = "replays"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    state: Mapped[ReplayState] = mapped_column(String(20), index=True)
+    # Ids of contributions.
+    without: Mapped[list[Any]]
+    # The base that it starts from, and the head that it stands in for.
+    from_number: Mapped[int]
+    head_number: Mapped[int]
+    # Why it was asked for, and why its last try failed or it was given up.
+    reason: Mapped[str | None] = mapped_column(Text)
+    failure: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    retry_at: Mapped[datetime | None]
+    contributor_id: Mapped[int | None] = mapped_column(ForeignKey("contributors.id"))
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    contributor: Mapped[ContributorRow | None] = relationship()
 
 
 class ContributionRow(Table):
@@ -207,8 +359,8 @@ class ContributionRow(Table):
             "model_id",
             "tensors_digest",
             unique=True,
-            sqlite_where=text("state IN ('accepted', 'fused')"),
-            postgresql_where=text("state IN ('accepted', 'fused')"),
+            sqlite_where=text(_CONTRIBUTED),
+            postgresql_where=text(_CONTRIBUTED),
         ),
         Index("ix_contributions_round_state", "round_id", "state"),
         Index("ix_contributions_state", "state"),
@@ -232,11 +384,30 @@ class ContributionRow(Table):
     work: Mapped[dict[str, Any]]
     findings: Mapped[list[Any]]
     tensors_digest: Mapped[str | None] = mapped_column(String(64))
+    # What screening measured, for those that come later. It is large, and few ask for it.
+    measures: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    # A random projection of the update, by the Repository's screening key.
+    sketch: Mapped[str | None] = mapped_column(Text, deferred=True)
+    # Who released or rejected what was in quarantine, and why; null: screening alone decided.
+    decided_by: Mapped[str | None] = mapped_column(String(100))
+    decision: Mapped[str | None] = mapped_column(Text)
     reason: Mapped[str | None] = mapped_column(Text)
     hint: Mapped[str | None] = mapped_column(Text)
     # Place in the order of acceptance, which is the order of the fuse.
     position: Mapped[int | None]
+    # Whether its round's closing took it; what it left goes on to the next round.
+    chosen: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    # Times that it was moved on to a later round.
+    carried: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    # How many bases it was behind when its round closed, and the factor for it.
+    staleness: Mapped[int | None]
+    factor: Mapped[float | None] = mapped_column(Float)
     weight: Mapped[float | None] = mapped_column(Float)
+    # Of its update in the fuse: with the mean of the round, and its norm over the median norm.
+    cosine: Mapped[float | None] = mapped_column(Float)
+    norm_ratio: Mapped[float | None] = mapped_column(Float)
+    # What the Repository's own evaluator measured of it alone.
+    effect: Mapped[dict[str, Any] | None]
     result_number: Mapped[int | None]
     declared_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -286,11 +457,11 @@ class SuiteRow(Table):
 
 
 class EvaluationRow(Table):
-    """What an evaluator measured of a base."""
+    """What an evaluator measured of a base, or of a candidate."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
-        # Of equal reports by one evaluator the database keeps one.
+        # Of equal reports by one evaluator, one after the other, the database keeps one.
         Index(
             "uq_evaluations_same_report",
             "base_id",
@@ -298,10 +469,19 @@ class EvaluationRow(Table):
             "report_sha256",
             unique=True,
         ),
+        Index(
+            "uq_evaluations_same_candidate_report",
+            "candidate_id",
+            "contributor_id",
+            "report_sha256",
+            unique=True,
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
+    # A candidate's evaluations are the base's too, once it is published.
+    base_id: Mapped[int | None] = mapped_column(ForeignKey("bases.id"), index=True)
+    candidate_id: Mapped[str | None] = mapped_column(ForeignKey("candidates.id"), index=True)
     contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
     suite: Mapped[str]
     # Of the registered suite: data sets, their digests, and how many examples; null: not pinned.
@@ -312,19 +492,22 @@ class EvaluationRow(Table):
     standard_errors: Mapped[dict[str, Any] | None]
     by_seed: Mapped[dict[str, Any] | None]
     seeds: Mapped[list[Any] | None]
+    # Percent of test examples that the base had right and the candidate has wrong, by data set.
+    negative_flips: Mapped[dict[str, Any] | None]
     software: Mapped[str | None]
-    # Null where it was kept before equal reports were told apart.
+    # With what it follows; null where it was kept before equal reports were told apart.
     report_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]
     contributor: Mapped[ContributorRow] = relationship()
 
 
 class EvaluationTryRow(Table):
-    """How often the Repository's own evaluator began with a base, until it came to an end."""
+    """How often the Repository's own evaluator began with something, until it came to an end."""
 
     __tablename__ = "evaluation_tries"
 
-    base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), primary_key=True)
+    # A base's number among all, or a candidate's id.
+    subject: Mapped[str] = mapped_column(String(20), primary_key=True)
     suite_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     protocol: Mapped[str] = mapped_column(String(20), primary_key=True)
     attempts: Mapped[int]
@@ -343,6 +526,31 @@ class EventRow(Table):
     model: Mapped[str | None] = mapped_column(String(100), index=True)
     at: Mapped[datetime]
     data: Mapped[dict[str, Any]]
+
+
+class AuditRow(Table):
+    """
+    One entry of the audit log, chained to the one before; see `events.chain`.
+
+    Rows are only ever added: triggers refuse everything else. It refers to no other table, so that
+    an entry stands for itself whatever becomes of what it tells.
+    """
+
+    __tablename__ = "audit"
+
+    # Given out by us, without a gap.
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # Texts as they are hashed: both databases give them back to the letter.
+    at: Mapped[str] = mapped_column(String(27))
+    by: Mapped[str] = mapped_column(String(100))
+    token: Mapped[str | None] = mapped_column(String(16))
+    action: Mapped[str] = mapped_column(String(60))
+    model: Mapped[str | None] = mapped_column(String(100))
+    subject: Mapped[str | None] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(Text)
+    data: Mapped[str] = mapped_column(Text)
+    previous: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
 
 
 class LeaseRow(Table):

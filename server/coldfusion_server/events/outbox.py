@@ -18,15 +18,20 @@ ONE_AT_A_TIME = 0xC01DF0510
 def append(
     session: Session, now: datetime, kind: str, model: str | None, data: dict[str, Any]
 ) -> None:
-    """
-    Add an event of type `kind`, such as ``base.published``, to the caller's transaction.
+    """Add an event of type `kind`, such as ``base.published``, to the caller's transaction."""
+    one_at_a_time(session)
+    session.add(EventRow(type=kind, model=model, at=now, data=data))
 
-    PostgreSQL gives out ids before it commits, so one at a time: else a reader who has seen an id
-    would never see a smaller one that was committed after it. SQLite has one writer anyway.
+
+def one_at_a_time(session: Session) -> None:
+    """
+    Wait until no other transaction has numbers given out that it has not committed yet.
+
+    PostgreSQL gives out ids before it commits: without this a reader who has seen an id would never
+    see a smaller one that was committed after it. SQLite has one writer anyway.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
-    session.add(EventRow(type=kind, model=model, at=now, data=data))
 
 
 def after(session: Session, last: int, limit: int, model: str | None = None) -> list[Event]:

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseFileRow, BaseRow, ModelRow
 from coldfusion_server.events import outbox
-from coldfusion_server.services import paging
+from coldfusion_server.services import head_moves, paging, signing
 from coldfusion_server.services.alive import LivelySource
 from coldfusion_server.services.context import Context
-from coldfusion_server.services.lookup import find_base, find_model, manifest_of
+from coldfusion_server.services.lookup import find_base, find_file, find_model, manifest_of
 from coldfusion_server.services.tokens import Principal
-from coldfusion_shared.errors import BadModel, FileNotInBase, NonFiniteWeights
+from coldfusion_shared.errors import BadModel, NonFiniteWeights
 from coldfusion_shared.schemas.bases import Base, Manifest
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.files import FileEntry
@@ -54,21 +54,43 @@ def store_folder(ctx: Context, folder: Path) -> list[FileEntry]:
     return [_store_file(ctx, folder / name, name) for name in [*side, *sharded, *weights]]
 
 
-def add_base(session: Session, model: ModelRow, manifest: Manifest, number: int) -> BaseRow:
-    """Add a base to the caller's transaction and make it the model's head."""
+def add_base(
+    ctx: Context,
+    session: Session,
+    model: ModelRow,
+    manifest: Manifest,
+    *,
+    kind: str | None = head_moves.PUBLISHED,
+) -> BaseRow:
+    """
+    Add a base, signed, to the caller's transaction and make it the model's head.
+
+    Args:
+        ctx: the service's surroundings.
+        session: the transaction.
+        model: whose base it is.
+        manifest: what it is; its version is the next one.
+        kind: what moves the head to it; null: the head stays where it is.
+    """
+    number = int(manifest.version[1:])
+    parent = None if manifest.parent is None else int(manifest.parent.version[1:])
     row = BaseRow(
         model_id=model.id,
         number=number,
+        parent_number=parent,
+        replays_number=None if manifest.replays is None else int(manifest.replays[1:]),
         digest=manifest.digest(),
         manifest=manifest.canonical().decode(),
         created_at=manifest.created_at,
+        signature=signing.sign(ctx, manifest),
         files=[
             BaseFileRow(path=file.path, size=file.size, sha256=file.sha256)
             for file in manifest.files
         ],
     )
     session.add(row)
-    model.current = number
+    if parent is not None and kind is not None:
+        head_moves.move_head(session, manifest.created_at, model, number, kind)
     session.flush()
     data = {"version": manifest.version, "digest": row.digest, "round": manifest.round}
     outbox.append(session, manifest.created_at, "base.published", model.name, data)
@@ -97,10 +119,7 @@ def get_file(
 ) -> FileEntry:
     """Return size and digest of one file of a base."""
     base = get_base(ctx, name, version, principal)
-    for file in base.manifest.files:
-        if file.path == path:
-            return file
-    raise FileNotInBase(f"{name} {base.version} has no file {path[:200]!r}.")
+    return find_file(base.manifest, path, f"{name} {base.version}")
 
 
 def open_weights(ctx: Context, files: Iterable[FileEntry], alive: Callable[[], None]) -> Checkpoint:

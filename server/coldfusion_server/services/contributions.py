@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from statistics import fmean
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import (
@@ -13,7 +14,8 @@ from coldfusion_server.db.tables import (
     RoundRow,
 )
 from coldfusion_server.events import outbox
-from coldfusion_server.services import paging, uploads
+from coldfusion_server.faults import fault_point
+from coldfusion_server.services import late, paging, uploads
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import (
     find_model,
@@ -21,28 +23,27 @@ from coldfusion_server.services.lookup import (
     may_read,
     searchable,
 )
-from coldfusion_server.services.tokens import Principal, require
+from coldfusion_server.services.swapping import swap
+from coldfusion_server.services.tokens import Principal, require, signed_in
 from coldfusion_shared.contributions import ContributionState, check_transition
 from coldfusion_shared.errors import (
     AlreadyContributed,
     BaseOutdated,
     ContributionNotFound,
     Forbidden,
-    StateConflict,
     UploadIncomplete,
 )
-from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.contributions import (
     Contribution,
+    Effect,
     Finding,
     UploadPlan,
     Work,
 )
 from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.gates import GateVerdict
 from coldfusion_shared.schemas.tokens import Role
-
-ONTO_LATEST = "Your training is not lost: run the same command with --onto latest."
 
 
 def get_plan(
@@ -71,21 +72,21 @@ def complete(ctx: Context, contribution: str, principal: Principal | None) -> Co
         if row.state != ContributionState.DECLARED:
             return to_schema(row)
         now = ctx.now()
-        state = lock_round(session, row).state
+        newest = lock_round(session, row)
         # Another machine may have said so while this one waited for the lock.
-        session.refresh(row)
         if row.state != ContributionState.DECLARED:
             return to_schema(row)
-        if state == RoundState.OPEN:
+        outdated = why_too_late(session, row, newest)
+        if outdated is None:
             move(session, now, row, ContributionState.COMPLETED, completed_at=now)
+            fault_point(ctx.settings, "contribution.completing")
             return to_schema(row)
-        late = outdated(row.base_number, session.get_one(RoundRow, row.round_id))
-        reject(session, now, row, late.message, late.hint)
+        reject(session, now, row, outdated.message, outdated.hint)
         keys = uploads.upload_keys(row)
     for key in keys:
         ctx.store.discard_upload(key)
     # Raised behind the block: the rejection itself has to be kept.
-    raise late
+    raise outdated
 
 
 def _check_arrived(ctx: Context, contribution: str, principal: Principal | None) -> None:
@@ -104,7 +105,7 @@ def _check_arrived(ctx: Context, contribution: str, principal: Principal | None)
 def get_contribution(ctx: Context, contribution: str, principal: Principal | None) -> Contribution:
     """Return one contribution: its receipt."""
     with ctx.database.read() as session:
-        shown = to_schema(_find(session, contribution, principal))
+        shown = to_schema(find(session, contribution, principal))
     return uploads.with_progress(ctx, [shown])[0]
 
 
@@ -130,7 +131,7 @@ def list_contributions(
             query = query.where(ContributionRow.state == state)
         if contributor == "me":
             query = query.where(
-                ContributionRow.contributor_id == require(principal, Role.READER).contributor_id
+                ContributionRow.contributor_id == signed_in(principal).contributor_id
             )
         elif contributor is not None:
             query = query.where(ContributionRow.contributor.has(name=contributor))
@@ -158,7 +159,6 @@ def _expire(ctx: Context, contribution: str) -> bool:
         ).one()
         # First the round, then its contribution: the order of all who lock both.
         lock_round(session, row)
-        session.refresh(row)
         if row.state != ContributionState.DECLARED or row.expires_at > ctx.now():
             return False
         move(
@@ -169,9 +169,10 @@ def _expire(ctx: Context, contribution: str) -> bool:
             decided_at=ctx.now(),
             reason="the upload was not finished in time",
             hint="Send it again with the same command.",
-            idempotency_key=_freed_key(row),
+            idempotency_key=freed_key(row),
         )
         keys = uploads.upload_keys(row)
+    fault_point(ctx.settings, "contribution.expired")
     for key in keys:
         ctx.store.discard_upload(key)
     return True
@@ -211,18 +212,29 @@ def move(
         InvalidTransition: the table of transitions does not have it.
         StateConflict: it is not in the state any more that the caller knows.
     """
-    current = ContributionState(row.state)
-    check_transition(current, target)
-    swapped = session.execute(
-        update(ContributionRow)
-        .where(ContributionRow.id == row.id, ContributionRow.state == current)
-        .values(state=target, **changes)
-        .returning(ContributionRow.id)
-    ).first()
-    if swapped is None:
-        raise StateConflict(f"Contribution {row.id} is not {current} any more.")
-    session.refresh(row)
-    tell(session, now, row)
+    check_transition(ContributionState(row.state), target)
+    swap(session, row, target, f"Contribution {row.id}", **changes)
+    tell(session, now, row, by=changes.get("decided_by"))
+
+
+def accept(
+    session: Session, now: datetime, row: ContributionRow, round_row: RoundRow, **changes: Any
+) -> None:
+    """Accept a contribution, behind what its round has; the caller holds the round's lock."""
+    last = session.scalar(
+        select(func.max(ContributionRow.position)).where(ContributionRow.round_id == round_row.id)
+    )
+    move(
+        session,
+        now,
+        row,
+        ContributionState.ACCEPTED,
+        decided_at=now,
+        reason=None,
+        hint=None,
+        position=(last or 0) + 1,
+        **changes,
+    )
 
 
 def reject(
@@ -237,7 +249,7 @@ def reject(
 ) -> None:
     """Reject a contribution; with `again` the same declaration may be made once more."""
     if again:
-        changes["idempotency_key"] = _freed_key(row)
+        changes["idempotency_key"] = freed_key(row)
     move(
         session,
         now,
@@ -256,10 +268,28 @@ def load_files(row: ContributionRow) -> None:
 
 
 def lock_round(session: Session, row: ContributionRow) -> RoundRow:
-    """Return the contribution's round, locked: rounds close under this lock, too."""
-    query = select(RoundRow).where(RoundRow.id == row.round_id).with_for_update()
-    # As it is behind the lock: the session may know it as it was before.
-    return session.scalars(query.execution_options(populate_existing=True)).one()
+    """
+    Return the contribution's round, locked, with both as they are behind the lock.
+
+    Rounds close under this lock, too. One that ends meanwhile may hand the contribution on.
+    """
+    while True:
+        query = select(RoundRow).where(RoundRow.id == row.round_id).with_for_update()
+        found = session.scalars(query.execution_options(populate_existing=True)).one()
+        session.refresh(row)
+        if row.round_id == found.id:
+            # Its head may have moved, too.
+            session.refresh(row.model)
+            return found
+
+
+def why_too_late(session: Session, row: ContributionRow, newest: RoundRow) -> BaseOutdated | None:
+    """Return why the model does not take the contribution any more; null if it does."""
+    try:
+        late.check_in_time(late.line_of(session, row.model, newest), row.base_number)
+    except BaseOutdated as error:
+        return error
+    return None
 
 
 def to_schema(row: ContributionRow) -> Contribution:
@@ -285,23 +315,37 @@ def to_schema(row: ContributionRow) -> Contribution:
         reason=row.reason,
         hint=row.hint,
         findings=[Finding.model_validate(finding) for finding in row.findings],
+        decided_by=row.decided_by,
+        decision=row.decision,
+        staleness=row.staleness,
+        factor=row.factor,
+        carried=row.carried,
         weight=row.weight,
+        cosine=row.cosine,
+        norm_ratio=row.norm_ratio,
+        round_effect=_round_effect(row),
+        own_effect=None if row.effect is None else Effect.model_validate(row.effect),
         result=None if row.result_number is None else f"v{row.result_number}",
         erased_at=min((f.erased_at for f in row.files if f.erased_at), default=None),
     )
 
 
-def outdated(number: int, newest: RoundRow) -> BaseOutdated:
-    """Return the error that says that a contribution made from base `number` comes too late."""
-    if newest.state == RoundState.OPEN and newest.base_number != number:
-        return BaseOutdated(
-            f"This was made from v{number}, but v{newest.base_number} is the newest base.",
-            hint=ONTO_LATEST,
-        )
-    return BaseOutdated(
-        f"Round {newest.number}, which takes what was made from v{newest.base_number}, has closed "
-        "and its new base is about to be published.",
-        hint=f"{ONTO_LATEST} Wait for the new base first: coldfusion-client watch.",
+def _round_effect(row: ContributionRow) -> Effect | None:
+    """Return what the gate measured of the round that it was fused in."""
+    if not row.chosen or row.round.gate is None:
+        return None
+    verdict = GateVerdict.model_validate(row.round.gate)
+    if verdict.suite is None or not verdict.evaluators:
+        return None
+    found = verdict.evaluators
+    errors = [one.standard_error for one in found]
+    return Effect(
+        suite=verdict.suite,
+        base=fmean(one.base for one in found),
+        score=fmean(one.candidate for one in found),
+        difference=fmean(one.difference for one in found),
+        # They score the same examples: more of them do not make it surer.
+        standard_error=None if None in errors else fmean(error or 0.0 for error in errors),
     )
 
 
@@ -315,12 +359,13 @@ def already_contributed(row: ContributionRow) -> AlreadyContributed:
     )
 
 
-def _freed_key(row: ContributionRow) -> str:
+def freed_key(row: ContributionRow) -> str:
     """Return a key that nobody can send, so that the row's own can be used once more."""
     return f"{row.idempotency_key}\n{row.id}"
 
 
-def _find(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:
+def find(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:
+    """Return the row of a contribution; raises `ContributionNotFound`."""
     query = select(ContributionRow).where(ContributionRow.id == searchable(contribution))
     row = session.scalar(query)
     if row is None or not may_read(row.model, principal):
@@ -332,15 +377,31 @@ def _find(session: Session, contribution: str, principal: Principal | None) -> C
 
 
 def _own(session: Session, contribution: str, principal: Principal | None) -> ContributionRow:
-    who = require(principal, Role.CONTRIBUTOR)
-    row = _find(session, contribution, principal)
+    who = signed_in(principal)
+    row = find(session, contribution, principal)
+    require(who, Role.CONTRIBUTOR, row.model.name)
     if row.contributor_id != who.contributor_id:
         raise Forbidden("This contribution is somebody else's.")
     return row
 
 
-def tell(session: Session, now: datetime, row: ContributionRow, what: str | None = None) -> None:
-    """Add an event to the caller's transaction: `what` happened, by default its present state."""
+def tell(
+    session: Session,
+    now: datetime,
+    row: ContributionRow,
+    what: str | None = None,
+    by: str | None = None,
+) -> None:
+    """
+    Add an event to the caller's transaction.
+
+    Args:
+        session: the transaction.
+        now: the time.
+        row: what it is about.
+        what: what happened; null: it has come into its present state.
+        by: the maintainer who decided so; null: nobody had to.
+    """
     data = {
         "contribution": row.id,
         "round": row.round.number,
@@ -348,4 +409,6 @@ def tell(session: Session, now: datetime, row: ContributionRow, what: str | None
         "state": ContributionState(row.state).value,
         "reason": row.reason,
     }
+    if by is not None:
+        data["by"] = by
     outbox.append(session, now, f"contribution.{what or data['state']}", row.model.name, data)

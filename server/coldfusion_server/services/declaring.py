@@ -16,11 +16,13 @@ from coldfusion_server.db.tables import (
     ModelRow,
     RoundRow,
 )
-from coldfusion_server.services import uploads
+from coldfusion_server.faults import fault_point
+from coldfusion_server.services import late, rounds, uploads
 from coldfusion_server.services.context import Context
-from coldfusion_server.services.contributions import already_contributed, outdated, tell, to_schema
+from coldfusion_server.services.contributions import already_contributed, tell, to_schema
 from coldfusion_server.services.lookup import find_base, find_model, manifest_of, policy_of
 from coldfusion_server.services.parts import check_room
+from coldfusion_server.services.past import held
 from coldfusion_server.services.quotas import check_quota
 from coldfusion_server.services.references import refer
 from coldfusion_server.services.tokens import Principal, require
@@ -31,8 +33,7 @@ from coldfusion_shared.errors import (
     InvalidRequest,
     TooLarge,
 )
-from coldfusion_shared.rounds import RoundState
-from coldfusion_shared.schemas.contributions import Declaration, Declared
+from coldfusion_shared.schemas.contributions import Declaration, Declared, Prospect
 from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.tokens import Role
 from coldfusion_shared.weights.codecs import discover
@@ -65,7 +66,7 @@ def declare(
         IdempotencyMismatch: the key came before with another declaration.
         TooLarge, QuotaExceeded, StorageFull: it cannot be taken.
     """
-    who = require(principal, Role.CONTRIBUTOR)
+    who = require(principal, Role.CONTRIBUTOR, name)
     if not 8 <= len(key) <= 128 or not key.isascii() or not key.isprintable():
         raise InvalidRequest("Idempotency-Key has to be 8 to 128 printable ASCII characters.")
     request = _request_digest(name, declaration)
@@ -75,26 +76,37 @@ def declare(
             model = find_model(session, name, principal)
             # Before the look at the key: of equal requests at once one makes the row, and the
             # others, who wait here for its transaction, find it.
-            newest = _newest_round(session, model)
+            newest = rounds.newest(session, model)
             row = _by_key(session, who, key, request) or _under_way(session, who, request)
             new = row is None
             if row is None:
                 row = _new_row(ctx, session, model, newest, declaration, key, request, who)
-            shown = to_schema(row)
+            shown, prospect = to_schema(row), _prospect(session, row, newest)
     except IntegrityError:
         # The same request at the same time: the other one has made the row by now.
         with ctx.database.write() as session:
             row = _by_key(session, who, key, request)
             if row is None:
                 raise
-            shown, new = to_schema(row), False
+            newest = rounds.newest(session, row.model)
+            shown, prospect, new = to_schema(row), _prospect(session, row, newest), False
+    fault_point(ctx.settings, "contribution.declared")
     # The store is asked when no transaction waits for it any more.
     plan = uploads.plan(ctx, row, base_url)
     parts = [part for file in plan.files for part in file.parts]
     here = sum(part.size for part in parts if part.uploaded)
     return Declared(
-        contribution=shown.model_copy(update={"uploaded_bytes": here}), upload=plan
+        contribution=shown.model_copy(update={"uploaded_bytes": here}),
+        prospect=prospect,
+        upload=plan,
     ), new
+
+
+def _prospect(session: Session, row: ContributionRow, newest: RoundRow) -> Prospect | None:
+    """Return what will become of it; null where that is settled."""
+    if row.state not in (ContributionState.DECLARED, ContributionState.COMPLETED):
+        return None
+    return late.prospect(late.line_of(session, row.model, newest), row.base_number)
 
 
 def _new_row(
@@ -108,14 +120,13 @@ def _new_row(
     who: Principal,
 ) -> ContributionRow:
     base = find_base(session, model, declaration.base)
-    if newest.state != RoundState.OPEN or newest.base_number != base.number:
-        raise outdated(base.number, newest)
+    late.check_in_time(late.line_of(session, model, newest), base.number)
     base_files = manifest_of(base).files
     encoding = _check_encoding(model, declaration.encoding)
     update = _check_files(ctx, base_files, declaration.files, encoding)
     source = declaration.weights_sha256 or _digest_of(update)
     _check_not_contributed(session, model, who, update, source)
-    check_quota(ctx, session, who, _bytes_to_send(base_files, declaration.files))
+    check_quota(ctx, session, who, newest, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
     row = ContributionRow(
         id=secrets.token_hex(8),
@@ -148,19 +159,6 @@ def _new_row(
     session.flush()
     session.refresh(row)
     tell(session, now, row)
-    return row
-
-
-def _newest_round(session: Session, model: ModelRow) -> RoundRow:
-    """Return the model's newest round, locked, whatever its state."""
-    row = session.scalar(
-        select(RoundRow)
-        .where(RoundRow.model_id == model.id)
-        .order_by(RoundRow.number.desc())
-        .limit(1)
-        .with_for_update()
-    )
-    assert row is not None, "a model always has a round"
     return row
 
 
@@ -250,7 +248,7 @@ def _check_not_contributed(
                     ContributionRow.contributor_id == who.contributor_id,
                 ),
             ),
-            ContributionRow.state.not_in(lost),
+            or_(ContributionRow.state.not_in(lost), held()),
         )
     )
     if row is not None:

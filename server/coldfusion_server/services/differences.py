@@ -127,7 +127,7 @@ def _make(ctx: Context, base: int, renewal: leases.Renewal) -> list[Made]:
     with ctx.database.read() as session:
         row = session.get_one(BaseRow, base)
         query = select(BaseRow).where(
-            BaseRow.model_id == row.model_id, BaseRow.number == row.number - 1
+            BaseRow.model_id == row.model_id, BaseRow.number == row.parent_number
         )
         parent, child = manifest_of(session.scalars(query).one()), manifest_of(row)
     before = {file.path: file for file in parent.files if is_weights(file.path)}

@@ -1,36 +1,31 @@
 """
-The second half of a round: fuse what was accepted, then publish the new base.
+Fusing: the files of contributions and their bases in, the files of a new base out.
 
-Each step can run twice without harm. A worker that dies loses its lease; another one goes on from
-the round's state and its candidate, which is written only when all its objects are stored.
+What is made is the same wherever it goes: into the store, for a candidate, or into a digest, to
+verify a base.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from itertools import repeat
+from math import isfinite
+from typing import Protocol
 
 import structlog
-from sqlalchemy import or_, select, update
-from sqlalchemy.orm import Session
 
-from coldfusion_server.db.tables import BaseRow, ContributionRow, ModelRow, RoundRow
-from coldfusion_server.services import bases, cards, contributions, leases, rounds
+from coldfusion_server.services import bases, cards
 from coldfusion_server.services.context import SOFTWARE, Context
-from coldfusion_server.services.garbage import check_stored
-from coldfusion_server.services.lookup import find_base, manifest_of
-from coldfusion_server.services.references import refer
+from coldfusion_server.services.fuse_inputs import Input
 from coldfusion_server.storage import ObjectWriter
-from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
-from coldfusion_shared.fusion.engine import Onto, Piece, fused
-from coldfusion_shared.fusion.executor import threads
+from coldfusion_shared.fusion.engine import Onto, Piece, Step, fused
+from coldfusion_shared.fusion.executor import Executor, threads
+from coldfusion_shared.fusion.gram import Gram, gram_pass
 from coldfusion_shared.fusion.plan import Plan, make_plan, phases
-from coldfusion_shared.fusion.updates import SentUpdate, Update, together_in_update
+from coldfusion_shared.fusion.updates import SentUpdate, Update, discounted, together_in_update
 from coldfusion_shared.fusion.views import (
     MASTER,
     WEIGHTS,
@@ -40,212 +35,191 @@ from coldfusion_shared.fusion.views import (
     state_views,
     weights_view,
 )
-from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import FusedContribution, Manifest, ParentBase
 from coldfusion_shared.schemas.files import FileEntry
-from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.checkpoint import Checkpoint
-from coldfusion_shared.weights.codecs import discover, open_update
+from coldfusion_shared.weights.codecs import open_update
 from coldfusion_shared.weights.header import ITEM_BYTES
 from coldfusion_shared.weights.tied import FusedTensors, fused_tensors
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS = 5
-MAX_RETRY_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Input:
-    """All that the fuse of one round depends on, read in one transaction."""
-
-    round_id: int
-    round_number: int
-    model: str
-    number: int
-    base: Manifest
-    base_digest: str
-    origin: Manifest
-    recipe: Recipe
-    contributions: list[FusedContribution]
-
-
 # The stored files of a fuse by the view that they belong to.
 Stored = dict[str, list[FileEntry]]
 
 
-def fuse_next(ctx: Context, holder: str) -> bool:
-    """Take one closed round a good way further; return whether there was one."""
-    for round_id in _waiting(ctx):
-        with leases.held(ctx, f"round:{round_id}", holder) as lease:
-            if lease is None:
-                continue
-            try:
-                _go_on(ctx, round_id, lease)
-            except (StateConflict, LeaseLost) as error:
-                log.info("fuse overtaken", round=round_id, why=error.message)
-            except ColdFusionError as error:
-                _fail(ctx, round_id, lease, error)
-            except Exception as error:
-                # A fault of ours: the round must say so, and be tried again later and later.
-                log.exception("fuse broke", round=round_id)
-                what = f"An internal error: {type(error).__name__}: {error}"
-                _fail(ctx, round_id, lease, ColdFusionError(what))
-            return True
-    return False
+class Sink(Protocol):
+    """Where the files go."""
+
+    def open_object(self) -> ObjectWriter:
+        """Begin one file."""
 
 
-def _waiting(ctx: Context) -> list[int]:
-    with ctx.database.read() as session:
-        return list(
-            session.scalars(
-                select(RoundRow.id)
-                .where(
-                    RoundRow.state.in_(
-                        (
-                            RoundState.CLOSED,
-                            RoundState.FUSING,
-                            RoundState.EVALUATING,
-                            RoundState.FAILED,
-                        )
-                    ),
-                    or_(RoundRow.retry_at.is_(None), RoundRow.retry_at <= ctx.now()),
-                )
-                .order_by(RoundRow.id)
-            )
-        )
+@dataclass(frozen=True)
+class Work:
+    """
+    How a fuse is carried out; nothing of it changes a bit of the result.
+
+    Attributes:
+        alive: called at every read and write: shows that the work moves, and may end it.
+        report: told the bytes of updates that were read, as they are, and how many there will be.
+    """
+
+    alive: Callable[[], None]
+    report: Callable[[int, int], None] = lambda done, total: None
 
 
-def _go_on(ctx: Context, round_id: int, lease: leases.Lease) -> None:
-    """Do what the round's state says is next, until it is published."""
-    state = _begin(ctx, round_id, lease)
-    if state == RoundState.FUSING:
-        candidate = _fuse(ctx, _read_input(ctx, round_id), lease)
-        with ctx.database.write() as session:
-            refer(session)
-            row = session.get_one(RoundRow, round_id)
-            rounds.advance(
-                session,
-                ctx.now(),
-                row,
-                RoundState.EVALUATING,
-                lease,
-                candidate=candidate.canonical().decode(),
-            )
-        state = RoundState.EVALUATING
-    if state == RoundState.EVALUATING:
-        _check_candidate(ctx, round_id)
-        _publish(ctx, round_id, lease)
+@dataclass(frozen=True)
+class Fused:
+    """
+    What a fuse made.
+
+    Attributes:
+        stored: its files, by view.
+        plan: how it was made.
+        step: how far it moved what it was added to.
+    """
+
+    stored: Stored
+    plan: Plan
+    step: Step
+
+    @property
+    def relative_norm(self) -> float | None:
+        """The step's norm over the norm of what it was added to; null: there is no such number."""
+        return self.step.relative_norm if isfinite(self.step.relative_norm) else None
+
+    @property
+    def step_factor(self) -> float | None:
+        """What the recipe's cap left of the step; null: everything."""
+        return None if self.step.factor == 1 else self.step.factor
 
 
-def _check_candidate(ctx: Context, round_id: int) -> None:
-    """Raise `StorageUnavailable` unless all of it is stored; from here on nothing removes it."""
-    with ctx.database.read() as session:
-        candidate = session.get_one(RoundRow, round_id).candidate
-    assert candidate is not None, "evaluating begins with a candidate"
-    manifest = Manifest.model_validate_json(candidate)
-    check_stored(ctx, [*manifest.files, *manifest.master, *manifest.optimizer_state])
+def fuse(
+    ctx: Context, given: Input, work: Work, sink: Sink, rates: Sequence[float] = ()
+) -> Iterator[Fused]:
+    """
+    Fuse `given` into `sink`, once or at several server learning rates, with one look at the inputs.
 
+    Args:
+        ctx: the service's surroundings.
+        given: what is fused.
+        work: how.
+        sink: where the files go; none of them exists before all of one fuse are whole.
+        rates: server learning rates, in place of the recipe's; empty: the recipe's alone.
 
-def _begin(ctx: Context, round_id: int, lease: leases.Lease) -> RoundState:
-    with ctx.database.write() as session:
-        row = session.get_one(RoundRow, round_id)
-        if row.state in (RoundState.CLOSED, RoundState.FAILED):
-            rounds.advance(
-                session,
-                ctx.now(),
-                row,
-                RoundState.FUSING,
-                lease,
-                attempts=row.attempts + 1,
-                fused_bytes=0,
-                reason=None,
-            )
-        return RoundState(row.state)
-
-
-def _read_input(ctx: Context, round_id: int) -> Input:
-    with ctx.database.read() as session:
-        row = session.get_one(RoundRow, round_id)
-        model = session.get_one(ModelRow, row.model_id)
-        base = session.scalars(
-            select(BaseRow).where(BaseRow.model_id == model.id, BaseRow.number == row.base_number)
-        ).one()
-        return Input(
-            round_id=row.id,
-            round_number=row.number,
-            model=model.name,
-            number=row.base_number + 1,
-            base=manifest_of(base),
-            base_digest=base.digest,
-            origin=manifest_of(find_base(session, model, "v0")),
-            recipe=rounds.policy_in_force(model, row).recipe(),
-            contributions=[
-                FusedContribution(
-                    id=item.id,
-                    contributor=item.contributor.name,
-                    encoding=item.encoding,
-                    relative_error=item.work.get("relative_error"),
-                    files=[
-                        FileEntry(path=file.path, size=file.size, sha256=file.sha256)
-                        for file in item.files
-                        if file.path in discover()[item.encoding].files
-                    ],
-                    weight=None,
-                )
-                for item in _accepted(session, row)
-            ],
-        )
-
-
-def _accepted(session: Session, row: RoundRow) -> list[ContributionRow]:
-    """Return what is fused, in the order of acceptance."""
-    return list(
-        session.scalars(
-            select(ContributionRow)
-            .where(
-                ContributionRow.round_id == row.id,
-                ContributionRow.state == ContributionState.ACCEPTED,
-            )
-            .order_by(ContributionRow.position)
-        )
-    )
-
-
-def _fuse(ctx: Context, given: Input, lease: leases.Lease) -> Manifest:
-    """Fuse into the store and return the candidate's manifest."""
-    alive = leases.Renewal(ctx, lease).alive
+    Raises:
+        NonFiniteWeights: the result holds NaN or infinity; the contribution at fault is named.
+        StorageUnavailable: an input cannot be read.
+    """
     with ExitStack() as stack:
-        base = stack.enter_context(bases.open_weights(ctx, given.base.files, alive))
-        sent = {item.id: _sent(ctx, stack, item, base, alive) for item in given.contributions}
-        spans = base.spans()
-        tensors = fused_tensors(base, [together_in_update(one, spans) for one in sent.values()])
-        updates = [Update(name, reader) for name, reader in sent.items()]
+        base, tensors, updates = _updates(ctx, stack, given, work.alive)
         size = sum(span.elements * ITEM_BYTES[span.dtype] for span in tensors.spans.values())
-        total = len(phases(given.recipe)) * len(updates) * size
-        renewal = leases.Renewal(ctx, lease, _reporter(given.round_id, total))
-        executor = threads(ctx.settings.fuse_threads or os.cpu_count() or 1)
-
-        def progress(phase: str, done: int) -> None:
-            renewal(done)
-
-        plan = make_plan(tensors.spans, updates, given.recipe, executor, progress=progress)
-        onto = _onto(ctx, stack, given, base, tensors, alive)
+        # Of the phases, each rate has its own cap and its own writing.
+        own = 1 + (given.recipe.step_cap is not None)
+        passes = len(phases(given.recipe)) + own * max(0, len(rates) - 1)
+        counted = _Counted(work, passes * len(updates) * size)
+        executor = executor_of(ctx)
+        plan = make_plan(tensors.spans, updates, given.recipe, executor, progress=counted)
+        onto = _onto(ctx, stack, given, base, tensors, work.alive)
         views = _views(plan, base, tensors)
-        pieces = fused(plan, onto, views, executor, progress, stays=_stays(given.round_id))
-        stored = _store(ctx, stack, pieces, renewal)
-    return cards.with_card(ctx, _manifest(ctx, given, plan, stored))
+        for chosen in _at_rates(plan, rates):
+            yield _carry_out(stack, chosen, onto, views, executor, counted, sink)
+
+
+def compare(ctx: Context, given: Input, alive: Callable[[], None]) -> Gram:
+    """
+    Return the Gram matrix of the updates, late ones discounted as in their fuse; nothing is fused.
+
+    Raises:
+        NonFiniteWeights, StorageUnavailable: as `fuse` does.
+    """
+    with ExitStack() as stack:
+        _, tensors, updates = _updates(ctx, stack, given, alive)
+        ready = discounted(updates, given.recipe.staleness_exponent)
+        return gram_pass(tensors.spans, ready, executor_of(ctx), by_tensor=False)
+
+
+def executor_of(ctx: Context) -> Executor:
+    """Return what works on chunks, with as many threads as the settings say."""
+    return threads(ctx.settings.fuse_threads or os.cpu_count() or 1)
+
+
+def _updates(
+    ctx: Context, stack: ExitStack, given: Input, alive: Callable[[], None]
+) -> tuple[Checkpoint, FusedTensors, list[Update]]:
+    """Open the base and what is fused onto it, until `stack` closes."""
+    base = stack.enter_context(bases.open_weights(ctx, given.base.files, alive))
+    sent = _all_sent(ctx, stack, given, base, alive)
+    spans = base.spans()
+    tensors = fused_tensors(base, [together_in_update(one, spans) for one in sent.values()])
+    updates = [
+        Update(item.id, sent[item.id], age=item.staleness, prior=item.prior)
+        for item in given.contributions
+    ]
+    return base, tensors, updates
+
+
+class _Counted:
+    """Adds up what the passes of a fuse have read."""
+
+    def __init__(self, work: Work, total: int) -> None:
+        self.work, self.total, self.done = work, total, 0
+
+    def __call__(self, phase: str, size: int) -> None:
+        self.done += size
+        self.work.report(self.done, self.total)
+
+
+def _at_rates(plan: Plan, rates: Sequence[float]) -> Iterator[Plan]:
+    """Yield the plan at each of the rates; nothing else of it depends on them."""
+    if not rates:
+        yield plan
+    for rate in rates:
+        recipe = plan.recipe.model_copy(update={"server_lr": rate})
+        yield replace(plan, recipe=recipe, server_lr=rate)
+
+
+def _carry_out(
+    stack: ExitStack,
+    plan: Plan,
+    onto: Onto,
+    views: Sequence[View],
+    executor: Executor,
+    counted: _Counted,
+    sink: Sink,
+) -> Fused:
+    steps: list[Step] = []
+    pieces = fused(plan, onto, views, executor, counted, stays=_tell_stays, stepped=steps.append)
+    stored = _store(stack, pieces, sink, counted.work.alive)
+    (step,) = steps
+    return Fused(stored, plan, step)
+
+
+def _all_sent(
+    ctx: Context, stack: ExitStack, given: Input, base: Checkpoint, alive: Callable[[], None]
+) -> dict[str, SentUpdate]:
+    """Open each contribution over what it was made from."""
+    opened = {given.base_digest: base}
+    for digest, manifest in given.bases.items():
+        opened[digest] = stack.enter_context(bases.open_weights(ctx, manifest.files, alive))
+    return {
+        item.id: _sent(
+            ctx, stack, item, opened[item.base.digest if item.base else given.base_digest], alive
+        )
+        for item in given.contributions
+    }
 
 
 def _sent(
     ctx: Context,
     stack: ExitStack,
     item: FusedContribution,
-    base: Checkpoint,
+    own: Checkpoint,
     alive: Callable[[], None],
 ) -> SentUpdate:
     sources = bases.update_sources(ctx, stack, item.encoding, item.files, alive)
-    return open_update(item.encoding, sources, base.tensors)
+    return open_update(item.encoding, sources, own.tensors)
 
 
 def _onto(
@@ -262,7 +236,7 @@ def _onto(
         return stack.enter_context(bases.open_weights(ctx, files, alive))
 
     state: dict[str, list[FileEntry]] = {}
-    if _continues(given):
+    if continues(given):
         for file in given.base.optimizer_state:
             name, path = file.path.split("/", 1)
             state.setdefault(name, []).append(file.model_copy(update={"path": path}))
@@ -275,7 +249,7 @@ def _onto(
     )
 
 
-def _continues(given: Input) -> bool:
+def continues(given: Input) -> bool:
     """Return whether the optimizer's state is that of this recipe's optimizer."""
     before = given.base.recipe
     return before is not None and before.optimizer == given.recipe.optimizer
@@ -288,7 +262,7 @@ def _views(plan: Plan, base: Checkpoint, tensors: FusedTensors) -> list[View]:
 
 
 def _store(
-    ctx: Context, stack: ExitStack, pieces: Iterable[Piece], renewal: leases.Renewal
+    stack: ExitStack, pieces: Iterable[Piece], sink: Sink, alive: Callable[[], None]
 ) -> Stored:
     """Write the pieces into objects; none of them exists before all of them are whole."""
     writers: dict[tuple[str, str], ObjectWriter] = {}
@@ -299,48 +273,33 @@ def _store(
             # Of each view one file is written after the other.
             if piece.view in latest:
                 latest[piece.view].finish()
-            writers[key] = latest[piece.view] = ctx.store.open_object()
+            writers[key] = latest[piece.view] = sink.open_object()
             stack.callback(writers[key].abort)
         writers[key].write(piece.data)
     stored: Stored = {}
     for (view, file), writer in writers.items():
         # A store may take longer to keep what was written than a lease lasts.
-        entry = writer.commit(progress=lambda _: renewal.alive())
-        renewal.alive()
+        entry = writer.commit(progress=lambda _: alive())
+        alive()
         path = file if view in (WEIGHTS, MASTER) else f"{view}/{file}"
         found = FileEntry(path=path, size=entry.size, sha256=entry.sha256)
         stored.setdefault(view, []).append(found)
     return stored
 
 
-def _reporter(round_id: int, total: int) -> Callable[[Session, int], None]:
-    def report(session: Session, done: int) -> None:
-        session.execute(
-            update(RoundRow)
-            .where(RoundRow.id == round_id)
-            .values(fused_bytes=done, total_bytes=total)
-        )
-
-    return report
+def _tell_stays(tensor: str, values: int) -> None:
+    """Tell of values that a fuse leaves as they were: it must not fail for ever."""
+    log.warning("fused values out of range", tensor=tensor, values=values)
 
 
-def _stays(round_id: int) -> Callable[[str, int], None]:
-    """Return what tells of values that a fuse leaves as they were: it must not fail for ever."""
-
-    def tell(tensor: str, values: int) -> None:
-        log.warning("fused values out of range", round=round_id, tensor=tensor, values=values)
-
-    return tell
-
-
-def _manifest(ctx: Context, given: Input, plan: Plan, stored: Stored) -> Manifest:
-    """Describe the candidate: new weights, all other files the base's, but for the card."""
+def describe(ctx: Context, given: Input, made: Fused) -> Manifest:
+    """Return the manifest of a candidate: new weights, all other files the base's, and a card."""
+    plan, stored = made.plan, made.stored
     written = {file.path: file for file in stored[WEIGHTS]}
-    weights = plan.mean_weights
     states = [file for name in plan.kinds.optimizer.state for file in stored.get(name, [])]
-    return Manifest(
+    manifest = Manifest(
         model=given.model,
-        version=f"v{given.number}",
+        version=given.version,
         created_at=ctx.now(),
         files=[
             written.get(file.path, file)
@@ -348,86 +307,30 @@ def _manifest(ctx: Context, given: Input, plan: Plan, stored: Stored) -> Manifes
             if file.path != cards.CARD_FILE
         ],
         parent=ParentBase(version=given.base.version, digest=given.base_digest),
-        round=given.round_number,
-        recipe=given.recipe,
+        round=given.round,
+        recipe=plan.recipe,
         server_lr=plan.server_lr,
-        contributions=[
-            item.model_copy(update={"weight": weight})
-            for item, weight in zip(
-                given.contributions, weights or repeat(None), strict=weights is not None
-            )
-        ],
+        step_factor=made.step_factor,
+        contributions=_weighted(given, plan),
         master=stored.get(MASTER, []),
         optimizer_state=states,
-        optimizer_steps=(given.base.optimizer_steps if _continues(given) else 0) + 1
-        if states
-        else 0,
+        optimizer_steps=_steps(given) if states else 0,
+        replays=given.replays,
+        without=list(given.without),
         software=SOFTWARE,
     )
+    return cards.with_card(ctx, manifest)
 
 
-def _publish(ctx: Context, round_id: int, lease: leases.Lease) -> None:
-    """Base, head, round, contributions, next round and their events: all in one transaction."""
-    with ctx.database.write() as session:
-        now = ctx.now()
-        row = session.get_one(RoundRow, round_id)
-        model = session.get_one(ModelRow, row.model_id)
-        assert row.candidate is not None, "evaluating begins with a candidate"
-        manifest = Manifest.model_validate_json(row.candidate)
-        number = row.base_number + 1
-        rounds.advance(
-            session,
-            now,
-            row,
-            RoundState.PUBLISHED,
-            lease,
-            result_number=number,
-            fused_bytes=row.total_bytes,
+def _weighted(given: Input, plan: Plan) -> list[FusedContribution]:
+    weights = plan.mean_weights
+    return [
+        item.model_copy(update={"weight": weight})
+        for item, weight in zip(
+            given.contributions, weights or repeat(None), strict=weights is not None
         )
-        bases.add_base(session, model, manifest, number)
-        _tell_outcomes(session, ctx, row, manifest, number)
-        rounds.open_next(session, model, now)
-    log.info("base published", model=manifest.model, version=manifest.version)
+    ]
 
 
-def _tell_outcomes(
-    session: Session, ctx: Context, row: RoundRow, manifest: Manifest, number: int
-) -> None:
-    """Every contribution of the round has an outcome now, and knows why."""
-    weights = {item.id: item.weight for item in manifest.contributions}
-    rest = session.scalars(select(ContributionRow).where(ContributionRow.round_id == row.id)).all()
-    for item in rest:
-        if item.id in weights:
-            contributions.move(
-                session,
-                ctx.now(),
-                item,
-                ContributionState.FUSED,
-                weight=weights[item.id],
-                result_number=number,
-            )
-        elif item.state in (ContributionState.DECLARED, ContributionState.COMPLETED):
-            contributions.reject(
-                session,
-                ctx.now(),
-                item,
-                f"Round {row.number} closed before it had arrived.",
-                contributions.ONTO_LATEST,
-            )
-
-
-def _fail(ctx: Context, round_id: int, lease: leases.Lease, error: ColdFusionError) -> None:
-    """Keep why it failed, and try again later: longer and longer, but for ever."""
-    log.error("fuse failed", round=round_id, why=error.message)
-    with ctx.database.write() as session:
-        row = session.get_one(RoundRow, round_id)
-        wait = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2 ** max(0, row.attempts - 1))
-        rounds.advance(
-            session,
-            ctx.now(),
-            row,
-            RoundState.FAILED,
-            lease,
-            reason=error.message,
-            retry_at=ctx.now() + timedelta(seconds=wait),
-        )
+def _steps(given: Input) -> int:
+    return (given.base.optimizer_steps if continues(given) else 0) + 1

@@ -6,6 +6,9 @@ then looked at again, a few objects at a time, in transactions that keep new ref
 declaration of the very bytes that are about to go comes before, and they stay, or after, and they
 are sent again. Who stores objects before anything names them (a fuse, a new model) is protected by
 the grace period, and looks that they are there when they are named.
+
+Where a manifest is damaged, nobody knows what it named. Then only that goes which contributions to
+other models have left.
 """
 
 from __future__ import annotations
@@ -80,6 +83,7 @@ class Collected:
         garbage: what went, or would go.
         uploads: unfinished uploads that nothing waited for.
         erased: contributions to published bases whose bytes were given up.
+        damaged: a sentence on each manifest that was not to be gone by.
     """
 
     dry_run: bool
@@ -88,6 +92,7 @@ class Collected:
     garbage: dict[Reason, Heap] = field(default_factory=dict)
     uploads: int = 0
     erased: int = 0
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> Heap:
@@ -154,16 +159,19 @@ def check_stored(ctx: Context, files: Sequence[FileEntry]) -> None:
 
 def remove_rejected(ctx: Context, row: ContributionRow) -> None:
     """
-    Remove a rejected contribution's objects at once, unless something else needs them.
+    Remove a rejected or erased contribution's objects at once, unless something else needs them.
 
-    Otherwise whoever sends what is rejected could fill the store, past any quota. Who has stored
-    the same bytes and not named them yet finds out when he does (`check_stored`).
+    Those of given up candidates that it is part of go, too: of one contribution alone a candidate
+    is the very same weights. Otherwise whoever sends what is rejected could fill the store, past
+    any quota. Who has stored the same bytes and not named them yet finds out when he does
+    (`check_stored`).
     """
     digests = {file.sha256 for file in row.files if not file.here}
     with ctx.database.write() as session:
         references.exclude(session)
-        needed = references.Manifests().look(session) | _needed(session, sorted(digests))
-        gone = digests - needed
+        digests |= references.given_up_with(session, row)
+        is_needed = _asked(session, references.Manifests(), sorted(digests))
+        gone = {digest for digest in digests if not is_needed(digest)}
         for digest in gone:
             ctx.store.delete(digest)
         for holder in _holders(session, gone):
@@ -204,13 +212,14 @@ class _Collection:
     def _find(self) -> list[_Doomed]:
         """List the store and return what seems to be garbage."""
         with self.ctx.database.read() as session:
-            needed = self.manifests.look(session) | _needed(session)
+            is_needed = _asked(session, self.manifests)
+            self.result.damaged = [one.sentence for one in self.manifests.damaged]
             reasons = _reasons(session)
         doomed = []
         for listed in self.ctx.store.objects():
             self.alive()
             self.progress(listed)
-            if listed.sha256 in needed:
+            if is_needed(listed.sha256):
                 self.result.kept.add(listed.size)
             elif listed.stored_at > self.before:
                 self.result.young.add(listed.size)
@@ -238,7 +247,7 @@ class _Collection:
         for file in row.files:
             if file.sha256 in digests and file.erased_at is None:
                 file.erased_at = self.ctx.now()
-        if first and row.state == ContributionState.FUSED:
+        if first and (row.state == ContributionState.FUSED or row.result_number is not None):
             self.result.erased += 1
             contributions.tell(session, self.ctx.now(), row, "erased")
 
@@ -263,9 +272,8 @@ class _Collection:
 
     def _garbage(self, session: Session, batch: Sequence[_Doomed]) -> list[_Doomed]:
         """Return what of `batch` is garbage still."""
-        needed = self.manifests.look(session)
-        needed |= _needed(session, [item.object.sha256 for item in batch])
-        return [item for item in batch if item.object.sha256 not in needed]
+        is_needed = _asked(session, self.manifests, [item.object.sha256 for item in batch])
+        return [item for item in batch if not is_needed(item.object.sha256)]
 
     def _lock(self, session: Session, lease: leases.Lease) -> None:
         references.exclude(session)
@@ -273,6 +281,18 @@ class _Collection:
 
     def _count(self, item: _Doomed) -> None:
         self.result.garbage.setdefault(item.reason, Heap()).add(item.object.size)
+
+
+def _asked(
+    session: Session, manifests: references.Manifests, among: Sequence[str] | None = None
+) -> Callable[[str], bool]:
+    """Return what tells of a digest, of any or of one in `among`, whether it may be needed."""
+    needed = manifests.look(session) | _needed(session, among)
+    if not manifests.damaged:
+        return needed.__contains__
+    models = {one.model for one in manifests.damaged}
+    others = references.contributed_elsewhere(session, models) - needed
+    return lambda digest: digest not in others
 
 
 def _needed(session: Session, among: Sequence[str] | None = None) -> set[str]:

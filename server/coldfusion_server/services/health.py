@@ -1,4 +1,4 @@
-"""What an operator asks when something is wrong: database, storage, disk, clock."""
+"""What an operator asks when something is wrong: database, storage, disk, clock, key."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from coldfusion_server.db.migrate import check_revision, newest_revision
 from coldfusion_server.db.tables import EventRow
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.probes import Diagnosis
+from coldfusion_server.services.signing import check_key
 from coldfusion_shared.errors import ColdFusionError, ConfigurationError, StorageFull
 
 CLOCK_TOLERANCE = timedelta(seconds=30)
@@ -31,6 +32,7 @@ def examine(ctx: Context) -> list[Diagnosis]:
         "storage": _storage,
         "disk": _disk,
         "clock": _clock,
+        "key": _key,
     }
     return [_look(subject, look, ctx) for subject, look in looks.items()]
 
@@ -86,3 +88,8 @@ def _clock(ctx: Context) -> str:
                 hint="Set both clocks; leave them to NTP.",
             )
     return f"{now:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _key(ctx: Context) -> str:
+    check_key(ctx)
+    return f"bases are signed with {ctx.signing_key.public.id}"

@@ -1,5 +1,5 @@
 """
-Who the store belongs to.
+Who the store belongs to, and the key that screening measures with.
 
 Garbage collection removes what its own database does not need. Two Repositories over one store
 would remove each other's objects; so a Repository has a name of its own, which the first one that
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from coldfusion_server.db.tables import RepositoryRow
 from coldfusion_server.services.context import Context
 from coldfusion_shared.errors import ConfigurationError
+from coldfusion_shared.screening.sketch import KEY_BYTES
 
 
 def claim_store(ctx: Context) -> None:
@@ -41,6 +42,28 @@ def repository_name(ctx: Context) -> str:
     with ctx.database.read() as session:
         name = _name(session)
     return name or _new_name(ctx)
+
+
+def screening_key(ctx: Context) -> bytes:
+    """
+    Return the key of screening's sketches and digests, which is made when it is first asked for.
+
+    It is kept in the database, beside what was measured with it: of a key that is lost, or changed
+    with the secret of sessions, nothing could be compared any more.
+    """
+    repository_name(ctx)
+    with ctx.database.read() as session:
+        key = session.scalar(select(RepositoryRow.screening_key).limit(1))
+    return bytes.fromhex(key or _new_key(ctx))
+
+
+def _new_key(ctx: Context) -> str:
+    with ctx.database.alone() as session:
+        row = session.scalars(select(RepositoryRow).limit(1)).one()
+        # Another process may have been here since.
+        if row.screening_key is None:
+            row.screening_key = secrets.token_hex(KEY_BYTES)
+        return row.screening_key
 
 
 def _new_name(ctx: Context) -> str:

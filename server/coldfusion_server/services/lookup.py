@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, ModelRow, RoundRow
 from coldfusion_server.services.tokens import Principal
-from coldfusion_shared.errors import BaseNotFound, ModelNotFound, RoundNotFound
+from coldfusion_shared.errors import BaseNotFound, FileNotInBase, ModelNotFound, RoundNotFound
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.bases import Manifest
+from coldfusion_shared.schemas.files import FileEntry
 from coldfusion_shared.schemas.models import Policy
 
 OPEN = "open"
@@ -34,8 +35,19 @@ def find_model(session: Session, name: str, principal: Principal | None) -> Mode
 
 
 def may_read(model: ModelRow, principal: Principal | None) -> bool:
-    """Return whether `principal` may read the model: everybody a public one, any token others."""
-    return model.public or principal is not None
+    """Return whether `principal` may read the model: a public one everybody, else by a token."""
+    return model.public or (principal is not None and principal.covers(model.name))
+
+
+def readable(principal: Principal | None) -> ColumnElement[bool]:
+    """Return the condition of the models that `principal` may read, as `may_read` has it."""
+    if principal is None:
+        return ModelRow.public.is_(True)
+    return (
+        true()
+        if principal.models is None
+        else or_(ModelRow.public, ModelRow.name.in_(principal.models))
+    )
 
 
 def policy_of(model: ModelRow) -> Policy:
@@ -51,8 +63,8 @@ def find_base(session: Session, model: ModelRow, version: str) -> BaseRow:
     )
     if row is None:
         raise BaseNotFound(
-            f"{model.name} has no base {version[:20]!r}; the newest is v{model.current}.",
-            hint="Use a version like v0, or latest.",
+            f"{model.name} has no base {version[:20]!r}; latest is v{model.current}.",
+            hint="Use a version that it has, such as v0.",
         )
     return row
 
@@ -60,6 +72,14 @@ def find_base(session: Session, model: ModelRow, version: str) -> BaseRow:
 def manifest_of(row: BaseRow) -> Manifest:
     """Return a base's manifest."""
     return Manifest.model_validate_json(row.manifest)
+
+
+def find_file(manifest: Manifest, path: str, name: str) -> FileEntry:
+    """Return one file of a base or a candidate, which people call `name`, by its path."""
+    for file in manifest.files:
+        if file.path == path:
+            return file
+    raise FileNotInBase(f"{name} has no file {path[:200]!r}.")
 
 
 def find_round(session: Session, model: ModelRow, number: str) -> RoundRow:
@@ -71,8 +91,22 @@ def find_round(session: Session, model: ModelRow, number: str) -> RoundRow:
         query = query.where(RoundRow.number == _digits(number))
     row = session.scalar(query)
     if row is None:
-        raise RoundNotFound(f"{model.name} has no round {number[:20]!r}.")
+        raise _no_round(session, model, number)
     return row
+
+
+def _no_round(session: Session, model: ModelRow, number: str) -> RoundNotFound:
+    query = select(RoundRow).where(RoundRow.model_id == model.id).order_by(RoundRow.number.desc())
+    newest = session.scalar(query.limit(1)) if number == OPEN else None
+    if newest is not None:
+        return RoundNotFound(
+            f"{model.name} has no open round: round {newest.number} is {newest.state}.",
+            hint="The next one opens when it has ended.",
+        )
+    return RoundNotFound(
+        f"{model.name} has no round {number[:20]!r}.",
+        hint=f"See its rounds: GET /v1/models/{model.name}/rounds",
+    )
 
 
 def searchable(text: str) -> str:
@@ -81,7 +115,9 @@ def searchable(text: str) -> str:
 
 
 def _number(version: str) -> int:
-    return _digits(version[1:]) if version.startswith("v") else -1
+    # One name for each: no v01.
+    number = _digits(version[1:])
+    return number if version == f"v{number}" else -1
 
 
 def _digits(text: str) -> int:

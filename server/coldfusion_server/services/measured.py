@@ -9,8 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, EvaluationRow, SuiteRow
-from coldfusion_server.services import evaluations, suites
+from coldfusion_server.services import evaluation_tries, evaluations, suites
 from coldfusion_server.services.context import Context
+from coldfusion_server.services.evaluation_tries import EvaluationFailure
 from coldfusion_server.services.lookup import find_model
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.schemas.evaluations import Evaluation, Suite
@@ -24,10 +25,12 @@ class Measurements:
     Attributes:
         evaluations: oldest first; of equal ones by one evaluator the newest alone.
         suites: by digest, those that the evaluations name.
+        failures: what the Repository's own evaluator could not measure, newest bases first.
     """
 
     evaluations: list[Evaluation]
     suites: dict[str, Suite]
+    failures: list[EvaluationFailure]
 
 
 def measurements(
@@ -57,7 +60,8 @@ def measurements(
             .order_by(EvaluationRow.id)
         )
         found = [evaluations.to_schema(row, number) for row, number in rows]
-        return Measurements(found, _suites(session, found))
+        failed = evaluation_tries.failures(session, model, numbers)
+        return Measurements(found, _suites(session, found), failed)
 
 
 def _suites(session: Session, found: Iterable[Evaluation]) -> dict[str, Suite]:

@@ -1,24 +1,38 @@
-"""The Repository's own evaluator: measures the bases that nobody has measured yet."""
+"""The Repository's own evaluator: measures what gates wait for, bases, single contributions."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
+from sqlalchemy.orm import Session
 
-from coldfusion_server.db.tables import BaseRow
-from coldfusion_server.services import checkout, evaluation_tries, evaluations, leases
+from coldfusion_server.db.tables import BaseRow, CandidateRow, ModelRow
+from coldfusion_server.services import (
+    candidates,
+    checkout,
+    evaluation_tries,
+    evaluations,
+    fuse_inputs,
+    leases,
+    usefulness,
+)
 from coldfusion_server.services.context import Context
-from coldfusion_server.services.evaluation_tries import Measurement
+from coldfusion_server.services.evaluation_tries import Measurement, Subject
+from coldfusion_server.services.fuse_inputs import Input
+from coldfusion_server.services.fused_folder import fuse_into
 from coldfusion_server.services.heartbeat import WorkStopped
 from coldfusion_server.services.holding import Holding
-from coldfusion_server.services.lookup import manifest_of
+from coldfusion_server.services.lookup import find_base, manifest_of
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.errors import (
+    CandidateNotFound,
     ColdFusionError,
     DatabaseUnavailable,
     LeaseLost,
@@ -29,8 +43,27 @@ from coldfusion_shared.schemas.evaluations import EvaluationReport
 
 log = structlog.get_logger(__name__)
 
-# Measures the model in a folder, and calls back all the time, which may end it.
-Measure = Callable[[Path, Callable[[], None]], EvaluationReport]
+# The folders of an absolute path: what it ends with says what it is about. URLs have none.
+_FOLDERS = re.compile(r"(?<![\w.])(?<!:/)(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+")
+# Letters of a reason that are told.
+MOST_REASON = 500
+
+
+class Measure(Protocol):
+    """Measures models in folders."""
+
+    def __call__(
+        self, folder: Path, moved: Callable[[], None], base: Path | None = None
+    ) -> EvaluationReport:
+        """
+        Measure the model in `folder`.
+
+        Args:
+            folder: of a base, or of a candidate.
+            moved: called all the time, and may end it.
+            base: the folder of the base that a candidate was fused onto: what it has right and the
+                candidate has wrong is reported, too.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,9 +72,9 @@ class Task:
     What an evaluator does.
 
     Attributes:
-        what: is measured of every base.
+        what: is measured of everything.
         measure: does it.
-        folder: bases are brought into folders in it, for as long as they are measured.
+        folder: models are brought into folders in it, for as long as they are measured.
         who: hands in the scores.
     """
 
@@ -51,11 +84,40 @@ class Task:
     who: Principal
 
 
+@dataclass(frozen=True)
+class _Found:
+    """
+    A base, a candidate or a contribution.
+
+    Attributes:
+        manifest: of the base or candidate, or of what the contribution was made from.
+        base: of a candidate, its base's.
+        candidate: its id.
+        contribution: its id.
+        alone: what adds the contribution to its base.
+    """
+
+    manifest: Manifest
+    base: Manifest | None = None
+    candidate: str | None = None
+    contribution: str | None = None
+    alone: Input | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What the log calls it."""
+        if self.contribution is not None:
+            return {"model": self.manifest.model, "contribution": self.contribution}
+        if self.candidate is None:
+            return {"model": self.manifest.model, "version": self.manifest.version}
+        return {"model": self.manifest.model, "candidate": self.candidate}
+
+
 def measure_next(ctx: Context, task: Task, holder: str) -> bool:
-    """Measure one base that waits for it; return whether there was one."""
-    for base in evaluation_tries.waiting(ctx, task.what):
-        with leases.held(ctx, task.what.key(base), holder) as lease:
-            if lease is not None and _try(ctx, task, base, lease):
+    """Measure one base or candidate that waits for it; return whether there was one."""
+    for subject in evaluation_tries.waiting(ctx, task.what):
+        with leases.held(ctx, task.what.key(subject), holder) as lease:
+            if lease is not None and _try(ctx, task, subject, lease):
                 return True
     return False
 
@@ -68,66 +130,135 @@ def sweep(ctx: Context, task: Task, holder: str) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _try(ctx: Context, task: Task, base: int, lease: leases.Lease) -> bool:
-    """Measure one base; return false where it has to wait, which holds up no other."""
-    what = task.what
-    tries = evaluation_tries.begin(ctx, what, base, lease)
+def _try(ctx: Context, task: Task, subject: Subject, lease: leases.Lease) -> bool:
+    """Measure one; return false where it has to wait or is gone, which holds up no other."""
+    what, name = task.what, subject.name
+    tries = evaluation_tries.begin(ctx, what, subject, lease)
     if tries is None:
         return False
     try:
         if tries > evaluation_tries.MAX_TRIES:
-            evaluation_tries.leave(ctx, what, base, lease, evaluation_tries.DIED)
+            evaluation_tries.leave(ctx, what, subject, lease, None)
         else:
-            _measure(ctx, task, base, lease)
+            _measure(ctx, task, subject, lease, tries)
     except LeaseLost as error:
-        log.info("evaluation overtaken", base=base, why=error.message)
+        log.info("evaluation overtaken", of=name, why=error.message)
+    except CandidateNotFound as error:
+        # Its round was decided, or is fused again: no fault of anybody's.
+        log.info("evaluation overtaken", of=name, why=error.message)
+        evaluation_tries.end(ctx, what, subject)
+        return False
     except WorkStopped:
         with suppress(ColdFusionError):
-            evaluation_tries.put_off(ctx, what, base, lease, tries - 1, 0)
+            evaluation_tries.give_back(ctx, what, subject, lease, tries)
         raise
     except (StorageUnavailable, DatabaseUnavailable) as error:
-        # It waits for them to come back, which is no fault that the base has brought out.
-        log.error("evaluation has to wait", base=base, why=error.message)
+        # It waits for them to come back, which is no fault that the model has brought out.
+        log.error("evaluation has to wait", of=name, why=error.message)
         wait = evaluation_tries.RETRY_SECONDS
-        evaluation_tries.put_off(ctx, what, base, lease, tries - 1, wait)
+        evaluation_tries.give_back(ctx, what, subject, lease, tries, wait)
         return False
     except ColdFusionError as error:
-        evaluation_tries.fail(ctx, what, base, lease, tries, error.message)
+        reason = _told(task, subject, error.message)
+        evaluation_tries.fail(ctx, what, subject, lease, tries, reason)
     except Exception as error:
-        log.exception("evaluation broke", base=base)
-        reason = f"{type(error).__name__}: {error}"
-        evaluation_tries.fail(ctx, what, base, lease, tries, reason)
+        log.exception("evaluation broke", of=name)
+        reason = _told(task, subject, f"{type(error).__name__}: {error}")
+        evaluation_tries.fail(ctx, what, subject, lease, tries, reason)
     return True
 
 
-def _measure(ctx: Context, task: Task, base: int, lease: leases.Lease) -> None:
-    with ctx.database.read() as session:
-        manifest = manifest_of(session.get_one(BaseRow, base))
-    name, version = manifest.model, manifest.version
-    log.info("evaluating", model=name, version=version, suite=task.what.suite)
-    with Holding(ctx, lease) as holding:
-        report = _report(ctx, task, base, manifest, holding)
+def _told(task: Task, subject: Subject, reason: str) -> str:
+    """Return `reason` as visitors may read it: one line, without folders of this machine."""
+    text, folder = reason, _folder(task, subject)
+    for one in (folder / "model", folder / "base", folder):
+        text = text.replace(str(one), "its folder")
+    # PostgreSQL keeps no NUL in a text.
+    line = " ".join(_FOLDERS.sub("", text).replace("\0", " ").split())
+    return line if len(line) <= MOST_REASON else f"{line[:MOST_REASON]}..."
+
+
+def _measure(ctx: Context, task: Task, subject: Subject, lease: leases.Lease, tries: int) -> None:
+    def stopped() -> None:
+        evaluation_tries.give_back(ctx, task.what, subject, lease, tries)
+
+    found = _find(ctx, subject)
+    log.info("evaluating", suite=task.what.suite, **found.named)
+
+    def check(session: Session) -> None:
+        evaluation_tries.check_waited_for(session, subject)
+
+    with Holding(ctx, lease, stopped, check) as holding:
         # Handed in under the lease: who was paused past it must not do so beside another.
+        if found.alone is None:
+            report = _report(ctx, task, subject, found, holding)
+            average = _post(ctx, task, found, report, lease)
+        else:
+            reports = _reports_of_alone(ctx, task, subject, found.alone, holding)
+            average = usefulness.keep(ctx, subject.name, reports, lease)
+    evaluation_tries.end(ctx, task.what, subject)
+    log.info("evaluated", average=round(average, 2), **found.named)
+
+
+def _find(ctx: Context, subject: Subject) -> _Found:
+    with ctx.database.read() as session:
+        if subject.contribution is not None:
+            alone = fuse_inputs.alone(session, usefulness.find(session, subject.contribution))
+            return _Found(alone.base, contribution=subject.contribution, alone=alone)
+        if subject.candidate is None:
+            return _Found(manifest_of(session.get_one(BaseRow, subject.base)))
+        row = session.get_one(CandidateRow, subject.candidate)
+        manifest = candidates.manifest_of(row)
+        model = session.get_one(ModelRow, row.model_id)
+        base = find_base(session, model, candidates.compared_with(manifest))
+        return _Found(manifest, manifest_of(base), row.id)
+
+
+def _post(
+    ctx: Context, task: Task, found: _Found, report: EvaluationReport, lease: leases.Lease
+) -> float:
+    name = found.manifest.model
+    if found.candidate is None:
+        version = found.manifest.version
         kept, _ = evaluations.post_evaluation(ctx, name, version, report, task.who, lease)
-    evaluation_tries.end(ctx, task.what, base)
-    log.info("evaluated", model=name, version=version, average=round(kept.average, 2))
+    else:
+        kept, _ = evaluations.post_of_candidate(ctx, name, found.candidate, report, task.who, lease)
+    return kept.average
 
 
 def _report(
-    ctx: Context, task: Task, base: int, manifest: Manifest, holding: Holding
+    ctx: Context, task: Task, subject: Subject, found: _Found, holding: Holding
 ) -> EvaluationReport:
-    folder = _folder(task, base)
+    folder = _folder(task, subject)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        checkout.check_out(ctx, manifest.files, folder, holding)
-        return task.measure(folder, holding)
+        checkout.check_out(ctx, found.manifest.files, folder / "model", holding)
+        if found.base is None:
+            return task.measure(folder / "model", holding)
+        checkout.check_out(ctx, found.base.files, folder / "base", holding)
+        return task.measure(folder / "model", holding, folder / "base")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder(task: Task, base: int) -> Path:
+def _reports_of_alone(
+    ctx: Context, task: Task, subject: Subject, alone: Input, holding: Holding
+) -> tuple[EvaluationReport, EvaluationReport]:
+    """Measure the contribution's base, which mostly was measured before, then both together."""
+    folder = _folder(task, subject)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        checkout.check_out(ctx, alone.base.files, folder / "base", holding)
+        before = task.measure(folder / "base", holding)
+        fuse_into(ctx, alone, folder, holding)
+        return before, task.measure(folder / "model", holding, folder / "base")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(task: Task, subject: Subject) -> Path:
     """Return a folder named by the lease: nobody else is at it, and who is at it can be told."""
-    return task.folder / task.what.key(base).replace(":", ".")
+    return task.folder / task.what.key(subject).replace(":", ".")
 
 
 def _key(folder: Path) -> str:

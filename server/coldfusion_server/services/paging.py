@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,3 +54,12 @@ def page(
     rows = rows[:limit]
     cursor = str(getattr(rows[-1], key.key)) if more else None
     return Page(items=[convert(row) for row in rows], next_cursor=cursor)
+
+
+def every(read: Callable[[Window], Page[Item]]) -> Iterator[Item]:
+    """Yield all items of a list, page by page; `read` returns the page of a window."""
+    cursor, more = None, True
+    while more:
+        found = read(Window(cursor, MAX_LIMIT))
+        yield from found.items
+        cursor, more = found.next_cursor, found.next_cursor is not None

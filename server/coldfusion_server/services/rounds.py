@@ -1,39 +1,30 @@
-"""Rounds: opened, closed, advanced. `advance` is the only writer of a round's state."""
+"""Rounds: opened, advanced, shown. `advance` is the only writer of a round's state."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from coldfusion_server.db.tables import ContributionRow, ModelRow, RoundRow
+from coldfusion_server.db.tables import CandidateRow, ContributionRow, ModelRow, RoundRow
 from coldfusion_server.events import outbox
 from coldfusion_server.services import leases, paging
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import find_model, find_round, policy_of
-from coldfusion_server.services.tokens import Principal, require
+from coldfusion_server.services.swapping import swap
+from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import RoundNotClosable, StateConflict
+from coldfusion_shared.errors import UnknownName
 from coldfusion_shared.fusion.plan import kinds
-from coldfusion_shared.rounds import (
-    RoundState,
-    check_transition,
-    deadline,
-    is_due,
-    missing_to_close,
-)
+from coldfusion_shared.rounds import ENDS, RoundState, check_transition
+from coldfusion_shared.rounds.closing import Missing, Waiting, choose, missing, next_closing
 from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.gates import GateVerdict
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.rounds import Round
-from coldfusion_shared.schemas.tokens import Role
-
-_ENDS = (
-    RoundState.PUBLISHED,
-    RoundState.REJECTED,
-    RoundState.CANCELLED,
-)
 
 
 def advance(
@@ -62,28 +53,19 @@ def advance(
         LeaseLost: another worker has taken over.
         StateConflict: the round is not in the state any more that the caller knows.
     """
-    current = row.state
-    check_transition(RoundState(current), target)
+    check_transition(RoundState(row.state), target)
     if lease is not None:
         leases.check(session, lease)
-    if target in _ENDS:
+    if target in ENDS:
         changes["finished_at"] = now
-    swapped = session.execute(
-        update(RoundRow)
-        .where(RoundRow.id == row.id, RoundRow.state == current)
-        .values(state=target, **changes)
-        .returning(RoundRow.id)
-    ).first()
-    if swapped is None:
-        raise StateConflict(f"Round {row.number} is not {current} any more.")
-    session.refresh(row)
+    swap(session, row, target, f"Round {row.number}", **changes)
     name = session.scalar(select(ModelRow.name).where(ModelRow.id == row.model_id))
     data = {"round": row.number, "state": target.value, "reason": row.reason}
     outbox.append(session, now, f"round.{target.value}", name, data)
 
 
 def open_next(session: Session, model: ModelRow, now: datetime) -> RoundRow:
-    """Open the model's next round, on its newest base, in the caller's transaction."""
+    """Open the model's next round, on its head, in the caller's transaction."""
     last = session.scalar(select(func.max(RoundRow.number)).where(RoundRow.model_id == model.id))
     row = RoundRow(
         model_id=model.id,
@@ -99,40 +81,18 @@ def open_next(session: Session, model: ModelRow, now: datetime) -> RoundRow:
     return row
 
 
-def close_by_hand(ctx: Context, name: str, number: str, principal: Principal | None) -> Round:
-    """
-    Close a round now, with what it has.
-
-    Raises:
-        RoundNotClosable: it has no accepted contribution, or too few for the fusion method.
-        StateConflict: it is closed already.
-    """
-    require(principal, Role.MAINTAINER)
-    with ctx.database.write() as session:
-        model = find_model(session, name, principal)
-        row = _locked(session, find_round(session, model, number).id)
-        if row.state != RoundState.OPEN:
-            raise StateConflict(f"Round {row.number} of {name} is {row.state}, not open.")
-        _check_enough(model, row, count(session, row.id, ContributionState.ACCEPTED))
-        _close(session, ctx.now(), model, row)
-        return to_schema(session, model, row)
-
-
-def close_due(ctx: Context) -> int:
-    """Close every open round whose policy says so now; return how many."""
-    with ctx.database.read() as session:
-        candidates = session.scalars(
-            select(RoundRow.id).where(RoundRow.state == RoundState.OPEN)
-        ).all()
-        due = [number for number in candidates if _is_due(ctx, session, number)]
-    return sum(_close_if_due(ctx, number) for number in due)
-
-
 def get_round(ctx: Context, name: str, number: str, principal: Principal | None) -> Round:
     """Return one round, by number or ``open``."""
     with ctx.database.read() as session:
         model = find_model(session, name, principal)
-        return to_schema(session, model, find_round(session, model, number))
+        return to_schema(session, model, find_round(session, model, number), ctx.now())
+
+
+def count_taken(ctx: Context, name: str, number: int, principal: Principal | None) -> int:
+    """Return how many contributions the closing of round `number` took."""
+    with ctx.database.read() as session:
+        model = find_model(session, name, principal)
+        return len(taken(session, find_round(session, model, str(number))))
 
 
 def list_rounds(
@@ -142,8 +102,9 @@ def list_rounds(
     with ctx.database.read() as session:
         model = find_model(session, name, principal)
         query = select(RoundRow).where(RoundRow.model_id == model.id)
+        now = ctx.now()
         return paging.page(
-            session, query, RoundRow.id, window, lambda row: to_schema(session, model, row)
+            session, query, RoundRow.id, window, lambda row: to_schema(session, model, row, now)
         )
 
 
@@ -157,28 +118,89 @@ def count(session: Session, round_id: int, *states: ContributionState) -> int:
     return number or 0
 
 
-def _check_enough(model: ModelRow, row: RoundRow, accepted: int) -> None:
-    recipe = policy_of(model).recipe()
-    kind = kinds(recipe)
-    fewest = kind.method.minimum(kind.parameters)
-    if accepted < fewest:
-        have = "no accepted contribution" if not accepted else f"{accepted} accepted"
-        raise RoundNotClosable(
-            f"Round {row.number} of {model.name} has {have} yet; {recipe.method} needs {fewest}.",
-            hint=f"See what is on its way: coldfusion-client status {model.name}",
-        )
-
-
 def policy_in_force(model: ModelRow, row: RoundRow) -> Policy:
     """Return the policy that the round was closed by, or the model's while it is open."""
     return policy_of(model) if row.policy is None else Policy.model_validate(row.policy)
 
 
-def to_schema(session: Session, model: ModelRow, row: RoundRow) -> Round:
-    """Return what the API shows of a round."""
+def waiting(session: Session, row: RoundRow) -> list[Waiting]:
+    """Return what the round could take if it closed now, in the order of acceptance."""
+    accepted = session.scalars(
+        select(ContributionRow)
+        .where(
+            ContributionRow.round_id == row.id,
+            ContributionRow.state == ContributionState.ACCEPTED,
+        )
+        .order_by(ContributionRow.position)
+    )
+    return [as_waiting(item) for item in accepted]
+
+
+def as_waiting(item: ContributionRow) -> Waiting:
+    """Return what closing goes by."""
+    return Waiting(
+        id=item.id,
+        contributor=item.contributor.name,
+        dataset=item.work.get("dataset"),
+        task=item.work.get("task"),
+        position=item.position or 0,
+    )
+
+
+def taken(session: Session, row: RoundRow) -> list[ContributionRow]:
+    """Return what the round's closing took and nobody has taken back, in the fuse's order."""
+    query = select(ContributionRow).where(
+        ContributionRow.round_id == row.id,
+        ContributionRow.chosen,
+        ContributionRow.state.in_((ContributionState.ACCEPTED, ContributionState.FUSED)),
+    )
+    return list(session.scalars(query.order_by(ContributionRow.position)))
+
+
+def fewest(policy: Policy) -> int:
+    """Return how many contributions the policy's fusion method needs."""
+    kind = kinds(policy.recipe())
+    return kind.method.minimum(kind.parameters)
+
+
+def can_fuse(policy: Policy, contributors: Sequence[str]) -> bool:
+    """
+    Return whether the policy's fusion method can fuse one contribution of each of `contributors`.
+
+    Raises:
+        UnknownName: there is no such method here.
+    """
+    return len(contributors) >= fewest(policy) and not weighs_nothing(policy, contributors)
+
+
+def weighs_nothing(policy: Policy, contributors: Sequence[str]) -> bool:
+    """Return whether the weights that the policy gives these contributors sum up to 0."""
+    return not sum(policy.contributor_weights.get(name, 1.0) for name in contributors) > 0
+
+
+def _missing(policy: Policy, waits: Sequence[Waiting], row: RoundRow) -> Missing:
+    try:
+        least = fewest(policy)
+    except UnknownName:
+        # What says so is the closing; the round is to be seen all the same.
+        least = 1
+    return missing(policy, waits, least=least, at_set_time=row.close_at is not None)
+
+
+def _needs(policy: Policy, waits: Sequence[Waiting], lacking: Missing) -> str:
+    if not lacking.contributions and 0 in policy.contributor_weights.values():
+        chosen = set(choose(policy, waits).chosen)
+        if weighs_nothing(policy, [one.contributor for one in waits if one.id in chosen]):
+            return "Needs one that counts: all that it would take weighs 0 by contributor_weights."
+    return lacking.text
+
+
+def to_schema(session: Session, model: ModelRow, row: RoundRow, now: datetime) -> Round:
+    """Return what the API shows of a round at the time `now`."""
     policy = policy_in_force(model, row)
-    accepted = count(session, row.id, ContributionState.ACCEPTED, ContributionState.FUSED)
     is_open = row.state == RoundState.OPEN
+    waits = waiting(session, row) if is_open else []
+    lacking = _missing(policy, waits, row) if is_open else None
     return Round(
         model=model.name,
         number=row.number,
@@ -188,48 +210,54 @@ def to_schema(session: Session, model: ModelRow, row: RoundRow) -> Round:
         opened_at=row.opened_at,
         closed_at=row.closed_at,
         finished_at=row.finished_at,
-        closes_at=deadline(policy, row.opened_at) if is_open else None,
-        accepted=accepted,
+        closes_at=next_closing(policy, waits, row.opened_at, row.close_at, now)
+        if is_open
+        else None,
+        accepted=count(
+            session,
+            row.id,
+            ContributionState.ACCEPTED,
+            ContributionState.FUSED,
+            ContributionState.SET_ASIDE,
+        ),
         waiting=count(
             session,
             row.id,
             ContributionState.DECLARED,
             ContributionState.COMPLETED,
-            ContributionState.QUARANTINED,
         ),
-        missing=missing_to_close(policy, accepted) if is_open else 0,
+        quarantined=count(session, row.id, ContributionState.QUARANTINED),
+        missing=0 if lacking is None else lacking.contributions,
+        missing_contributors=0 if lacking is None else lacking.contributors,
+        needs=None if lacking is None else _needs(policy, waits, lacking),
+        gate=None if row.gate is None else GateVerdict.model_validate(row.gate),
+        candidates=list(
+            session.scalars(
+                select(CandidateRow.id)
+                .where(CandidateRow.round_id == row.id, ~CandidateRow.given_up)
+                .order_by(CandidateRow.server_lr, CandidateRow.id)
+            )
+        ),
         fused_bytes=row.fused_bytes,
         total_bytes=row.total_bytes,
         reason=row.reason,
     )
 
 
-def _is_due(ctx: Context, session: Session, round_id: int) -> bool:
-    row = session.get_one(RoundRow, round_id)
-    model = session.get_one(ModelRow, row.model_id)
-    # What has arrived whole waits for its screening, a matter of seconds, rather than come too
-    # late through no fault of its contributor's.
-    if count(session, round_id, ContributionState.COMPLETED):
-        return False
-    accepted = count(session, round_id, ContributionState.ACCEPTED)
-    return is_due(policy_of(model), accepted, row.opened_at, ctx.now())
-
-
-def _close_if_due(ctx: Context, round_id: int) -> bool:
-    with ctx.database.write() as session:
-        row = _locked(session, round_id)
-        if row.state != RoundState.OPEN or not _is_due(ctx, session, round_id):
-            return False
-        _close(session, ctx.now(), session.get_one(ModelRow, row.model_id), row)
-        return True
-
-
-def _close(session: Session, now: datetime, model: ModelRow, row: RoundRow) -> None:
-    advance(session, now, row, RoundState.CLOSED, closed_at=now, policy=model.policy)
-
-
-def _locked(session: Session, round_id: int) -> RoundRow:
+def locked(session: Session, round_id: int) -> RoundRow:
     """Return the round, locked: contributions are accepted under this lock, too."""
     query = select(RoundRow).where(RoundRow.id == round_id).with_for_update()
     # As it is behind the lock: the session may know it as it was before.
     return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def newest(session: Session, model: ModelRow) -> RoundRow:
+    """Return the model's newest round, locked; the model is then as it is behind the lock."""
+    query = select(RoundRow.id).where(RoundRow.model_id == model.id)
+    query = query.order_by(RoundRow.number.desc()).limit(1)
+    while True:
+        row = locked(session, session.scalars(query).one())
+        # While this one was waited for it may have ended, and another one been opened.
+        if session.scalars(query).one() == row.id:
+            session.refresh(model)
+            return row

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Select, select
+from statistics import fmean
+
+from sqlalchemy import Select, false, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, EvaluationRow, ModelRow, SuiteRow
-from coldfusion_server.events import outbox
+from coldfusion_server.events import audit, outbox
+from coldfusion_server.services import paging
 from coldfusion_server.services.context import Context
-from coldfusion_server.services.lookup import searchable
-from coldfusion_server.services.tokens import Principal, require
+from coldfusion_server.services.lookup import readable, searchable
+from coldfusion_server.services.tokens import Principal, require_anywhere
 from coldfusion_shared.errors import InvalidRequest, SuiteChanged, SuiteNotFound
-from coldfusion_shared.schemas.evaluations import EvaluationReport, RegisteredSuite, Suite
+from coldfusion_shared.evaluate.metrics import scorer_of
+from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.evaluations import (
+    EvaluationReport,
+    RegisteredSuite,
+    Suite,
+    SuiteDataset,
+)
 from coldfusion_shared.schemas.tokens import Role
 
+# Points: scores may be given with two decimals.
+ROUNDING = 0.01
 ANOTHER_NAME = "Give the suite another name; scores of different data cannot be compared."
 
 
@@ -28,7 +40,8 @@ def register(
         InvalidRequest: the suite calls itself otherwise, or a setting is no number.
         SuiteChanged: the name stands for another suite.
     """
-    who = require(principal, Role.EVALUATOR)
+    # A suite is no model's: whoever measures any may name what he measures with.
+    who = require_anywhere(principal, Role.EVALUATOR)
     if suite.name != name:
         raise InvalidRequest(f"The suite calls itself {suite.name!r}, and not {name[:100]!r}.")
     if Suite.model_validate_json(suite.model_dump_json()) != suite:
@@ -45,9 +58,11 @@ def register(
         with ctx.database.read() as session:
             shown, new = to_schema(find_suite(session, name)), False
     if shown.digest != suite.digest():
-        what = _difference(shown.suite, suite)
+        with ctx.database.read() as session:
+            seen = session.scalar(_readable(principal).where(SuiteRow.name == name)) is not None
+        what = f": {_difference(shown.suite, suite)}" if seen else ""
         raise SuiteChanged(
-            f"The suite {name!r} is registered with other contents: {what}.", hint=ANOTHER_NAME
+            f"The suite {name!r} is registered with other contents{what}.", hint=ANOTHER_NAME
         )
     return shown, new
 
@@ -62,11 +77,12 @@ def get_suite(ctx: Context, name: str, principal: Principal | None) -> Registere
         return to_schema(row)
 
 
-def list_suites(ctx: Context, principal: Principal | None) -> list[RegisteredSuite]:
-    """Return the suites that the caller may see, by name."""
+def list_suites(
+    ctx: Context, principal: Principal | None, window: paging.Window
+) -> Page[RegisteredSuite]:
+    """Return the suites that the caller may see, newest first."""
     with ctx.database.read() as session:
-        rows = session.scalars(_readable(principal).order_by(SuiteRow.name))
-        return [to_schema(row) for row in rows]
+        return paging.page(session, _readable(principal), SuiteRow.id, window, to_schema)
 
 
 def find_suite(session: Session, name: str) -> SuiteRow:
@@ -79,12 +95,13 @@ def find_suite(session: Session, name: str) -> SuiteRow:
 
 def check_report(session: Session, report: EvaluationReport) -> None:
     """
-    Check that a report that names a suite's digest is of that suite, and of all of it.
+    Check that a report that names a suite's digest is of that suite, of all of it, and sound.
 
     Raises:
         SuiteNotFound: nobody has registered it.
         SuiteChanged: it is registered with another digest.
-        InvalidRequest: there are scores of other data sets, or some are missing.
+        InvalidRequest: there are scores of other data sets or by another metric, some are missing,
+            or they are not what the seeds' scores come to.
     """
     if report.suite_digest is None:
         return
@@ -94,7 +111,20 @@ def check_report(session: Session, report: EvaluationReport) -> None:
             f"The scores were measured with another suite {report.suite!r} than is registered.",
             hint=ANOTHER_NAME,
         )
-    names = {dataset.name for dataset in to_schema(row).suite.datasets}
+    suite = to_schema(row).suite
+    _check_names(suite, report)
+    if report.metric != suite.metric:
+        raise InvalidRequest(
+            f"The suite {suite.name!r} is scored by {suite.metric!r}, and not by "
+            f"{report.metric!r}.",
+            hint="Hand in what coldfusion-client evaluate has measured.",
+        )
+    for dataset in suite.datasets:
+        _check_seeds(dataset, report)
+
+
+def _check_names(suite: Suite, report: EvaluationReport) -> None:
+    names = {dataset.name for dataset in suite.datasets}
     if strange := sorted(report.scores.keys() - names):
         raise InvalidRequest(f"The suite {report.suite!r} has no data set {strange[0]!r}.")
     if missing := sorted(names - report.scores.keys()):
@@ -103,6 +133,39 @@ def check_report(session: Session, report: EvaluationReport) -> None:
             hint="Hand in the scores of all its data sets: an average over some cannot be compared "
             "with one over others.",
         )
+
+
+def _check_seeds(dataset: SuiteDataset, report: EvaluationReport) -> None:
+    """Check that a score is the mean over the seeds, and has an error where it can have one."""
+    score, by_seed = report.scores[dataset.name], report.by_seed.get(dataset.name)
+    if not by_seed:
+        raise InvalidRequest(
+            f"The report does not say what each seed scored on {dataset.name!r}.",
+            hint="Scores of a suite that is pinned come with seeds and by_seed.",
+        )
+    if abs(fmean(by_seed) - score) > ROUNDING:
+        raise InvalidRequest(
+            f"The score {score:g} on {dataset.name!r} is not the mean of its seeds' scores, "
+            f"{fmean(by_seed):g}.",
+            hint="Hand in the mean over all seeds of by_seed.",
+        )
+    told = dataset.name in report.standard_errors
+    if len(by_seed) > 1 and not told and _has_error(dataset):
+        raise InvalidRequest(
+            f"The report has {len(by_seed)} seeds and no standard error of {dataset.name!r}.",
+            hint="Without one nobody can tell whether bases differ; coldfusion-client evaluate "
+            "measures it.",
+        )
+
+
+def _has_error(dataset: SuiteDataset) -> bool:
+    """Return whether an error can be told: from two examples, each of which is scored by itself."""
+    try:
+        scorer = scorer_of(dataset.task, dataset.metric)
+    except KeyError:
+        # Whoever registers a suite by hand may call a metric what he likes.
+        return False
+    return dataset.test > 1 and scorer is not None
 
 
 def to_schema(row: SuiteRow) -> RegisteredSuite:
@@ -129,21 +192,25 @@ def _new_row(ctx: Context, session: Session, suite: Suite, who: Principal) -> Su
     session.refresh(row)
     data = {"suite": row.name, "digest": row.digest}
     outbox.append(session, row.created_at, "suite.registered", None, data)
+    audit.note(
+        session, row.created_at, who, "suite.registered", subject=row.name, digest=row.digest
+    )
     return row
 
 
 def _readable(principal: Principal | None) -> Select[SuiteRow]:
-    """Return what `principal` may see: with a token all, else suites of public bases."""
+    """Return what `principal` may see: all, or suites of bases that he may read, and his own."""
     query = select(SuiteRow)
-    if principal is not None:
+    if principal is not None and principal.models is None:
         return query
-    public = (
+    used = (
         select(EvaluationRow.suite)
         .join(BaseRow, BaseRow.id == EvaluationRow.base_id)
         .join(ModelRow, ModelRow.id == BaseRow.model_id)
-        .where(ModelRow.public, EvaluationRow.suite_digest.is_not(None))
+        .where(readable(principal), EvaluationRow.suite_digest.is_not(None))
     )
-    return query.where(SuiteRow.name.in_(public))
+    own = false() if principal is None else SuiteRow.contributor_id == principal.contributor_id
+    return query.where(or_(SuiteRow.name.in_(used), own))
 
 
 def _difference(known: Suite, given: Suite) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, func, select
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import (
@@ -15,11 +17,12 @@ from coldfusion_server.db.tables import (
 from coldfusion_server.services import references
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import find_model
-from coldfusion_server.services.tokens import Principal, require
+from coldfusion_server.services.tokens import Principal, require, signed_in
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.schemas.tokens import Role
 from coldfusion_shared.schemas.usage import ContributorUsage, ModelUsage, OwnUsage, Usage
 
+DAY = timedelta(hours=24)
 _UNFINISHED = ContributionRow.state == ContributionState.DECLARED
 
 
@@ -43,13 +46,19 @@ def all_usage(ctx: Context, principal: Principal | None) -> Usage:
 
 def own_usage(ctx: Context, principal: Principal | None) -> OwnUsage:
     """Return what the caller has stored and on the way, and how much that may be."""
-    who = require(principal, Role.READER)
+    who = signed_in(principal)
     with ctx.database.read() as session:
         mine = of_contributor(session, who)
+        declared = declared_since(session, who, ctx.now() - DAY)
     return OwnUsage(
         **mine.model_dump(),
+        day_contributions=len(declared),
+        day_bytes=sum(size for _, size in declared),
         quota_bytes=ctx.settings.quota_bytes,
         quota_uploads=ctx.settings.quota_uploads,
+        quota_round=ctx.settings.quota_round,
+        quota_day=ctx.settings.quota_day,
+        quota_day_bytes=ctx.settings.quota_day_bytes,
     )
 
 
@@ -59,9 +68,26 @@ def of_contributor(session: Session, who: Principal) -> ContributorUsage:
     return found[0] if found else ContributorUsage(contributor=who.name)
 
 
+def declared_since(session: Session, who: Principal, since: datetime) -> list[tuple[datetime, int]]:
+    """Return when one contributor declared each upload after `since`, and its bytes, in order."""
+    # What the base has, too, is not sent.
+    sent = case((ContributionFileRow.here, 0), else_=ContributionFileRow.size)
+    query = (
+        select(ContributionRow.declared_at, func.sum(sent))
+        .join(ContributionFileRow, ContributionFileRow.contribution_id == ContributionRow.id)
+        .where(
+            ContributionRow.contributor_id == who.contributor_id,
+            ContributionRow.declared_at > since,
+        )
+        .group_by(ContributionRow.number, ContributionRow.declared_at)
+        .order_by(ContributionRow.number)
+    )
+    return [(at, _whole(size)) for at, size in session.execute(query)]
+
+
 def _of_model(session: Session, model: ModelRow) -> ModelUsage:
     of_model = ContributionRow.model_id == model.id
-    bases = references.base_objects(session, BaseRow.model_id == model.id)
+    bases, damaged = references.base_objects(session, BaseRow.model_id == model.id)
     contributors = _contributors(session, of_model)
     count = select(func.count()).select_from(BaseRow).where(BaseRow.model_id == model.id)
     return ModelUsage(
@@ -73,11 +99,12 @@ def _of_model(session: Session, model: ModelRow) -> ModelUsage:
         uploads=sum(item.uploads for item in contributors),
         unfinished_bytes=sum(item.unfinished_bytes for item in contributors),
         contributors=contributors,
+        damaged=[one.sentence for one in damaged],
     )
 
 
 def _total_bytes(session: Session) -> int:
-    objects = references.base_objects(session) | _kept(session)
+    objects = references.base_objects(session)[0] | _kept(session)
     unfinished = references.stored_files(select(func.sum(ContributionFileRow.size))).where(
         _UNFINISHED
     )

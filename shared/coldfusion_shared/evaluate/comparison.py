@@ -122,6 +122,11 @@ class Comparison:
         """What can be said of the second base, by the average over all data sets."""
         return self.average.verdict
 
+    @property
+    def negative_flips(self) -> dict[str, float]:
+        """Percent of test examples that turned from right to wrong, by data set that has them."""
+        return {one.name: one.flips.negative for one in self.datasets if one.flips is not None}
+
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it: scores and flips in percent, differences in points."""
         return {
@@ -197,7 +202,7 @@ def _variances(
         return None
     differences = pseudo_values(after.labels, after.guesses, scorer)
     differences -= pseudo_values(after.labels, before.guesses, scorer)
-    return variances(differences, len(after.labels), DIFFERENCES)
+    return variances(differences, len(after.labels), DIFFERENCES, after.share)
 
 
 def _difference(before: float, after: float, variance: Variances | None) -> Difference:

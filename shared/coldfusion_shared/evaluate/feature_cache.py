@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coldfusion_shared.evaluate.whole_file import whole_file
+from coldfusion_shared.evaluate.whole_file import remove_left, whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ class FeatureCache:
             most_bytes: of all files together; the newest is kept in any case.
         """
         self.folder, self.say, self.most_bytes = folder, say, most_bytes
+        remove_left(folder)
 
     def features(
         self,

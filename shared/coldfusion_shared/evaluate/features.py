@@ -61,6 +61,8 @@ class Encoder:
 
         self.device = device_kind()
         self.tokenizer = load_tokenizer(folder)
+        # Padding before a text would move its positions, by as much as the longest has more.
+        self.tokenizer.padding_side = "right"
         model = load_model("AutoModel", folder)
         # What an encoder-decoder makes of a text is in its encoder; its decoder needs another one.
         encoder = model.get_encoder() if model.config.is_encoder_decoder else model

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from coldfusion_shared.evaluate.protocols import Measured
-from coldfusion_shared.evaluate.whole_file import whole_file
+from coldfusion_shared.evaluate.whole_file import remove_left, whole_file
 
 
 class KeptMeasurements:
@@ -29,6 +29,7 @@ class KeptMeasurements:
         """
         self.folder, self.say = folder, say
         self.failed = False
+        remove_left(folder)
 
     def get(self, *key: Any) -> Measured | None:
         """Return the measurement that depends on `key`; null if there is none, or it is damaged."""

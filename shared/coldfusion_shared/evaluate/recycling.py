@@ -104,6 +104,12 @@ def _caption(first: Evaluated, name: str, *, gains: bool, left_out: int) -> str:
     if gains:
         said += f" The gain is that of the average over {name}'s"
         said += "." if seeds == 1 else f"; bold: its {100 * CONFIDENCE:.0f}% interval has no zero."
+    small = [_escaped(result.name) for result in first.results if result.with_replacement]
+    if small:
+        said += (
+            f" There are so few training examples of {', '.join(small)} that they are drawn with "
+            "replacement, which lowers all bases' scores a little."
+        )
     if left_out:
         said += f" {left_out} base{'s' if left_out > 1 else ''} after {name} are not shown."
     return said
@@ -114,5 +120,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return a name as it is, whatever its letters mean in Markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", " ".join(text.split()))
+    """Return what readers of Markdown show as `text`, and take for neither Markdown nor HTML."""
+    # Some readers know no backslash before these.
+    entities = re.sub(r"[<>&|`~$]", lambda found: f"&#{ord(found[0])};", " ".join(text.split()))
+    return re.sub(r"([\\*_\[\]])", r"\\\1", entities)

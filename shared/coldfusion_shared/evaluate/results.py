@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
 from coldfusion_shared.errors import InvalidRequest
+from coldfusion_shared.evaluate.drawing import pool_share, with_replacement
+from coldfusion_shared.evaluate.sound import check_sound
 from coldfusion_shared.evaluate.statistics import average_error
 from coldfusion_shared.schemas.evaluations import EvaluationReport, ProtocolName, Suite
 
@@ -31,6 +34,8 @@ class DatasetResult:
         labels: of the test examples, in the test part's order; null for tasks whose examples are
             not scored one by one.
         guesses: those of each seed, in the same order; null likewise.
+        train: examples that a seed trains on.
+        pool: examples that it draws them from.
         data_digest: SHA-256 (hex) of the whole data, as the suite has it.
     """
 
@@ -43,7 +48,19 @@ class DatasetResult:
     standard_error: float | None
     labels: Values | None
     guesses: tuple[Values, ...] | None
+    train: int
+    pool: int
     data_digest: str
+
+    @property
+    def share(self) -> float:
+        """What the pool adds to the seeds' variance, as `drawing.pool_share` has it."""
+        return pool_share(self.train, self.pool)
+
+    @property
+    def with_replacement(self) -> bool:
+        """Whether the pool is so small that training examples come several times."""
+        return with_replacement(self.train, self.pool)
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,17 @@ class Evaluated:
         """What the average is of: the metric, or the metrics that it mixes."""
         return ", ".join(dict.fromkeys(result.metric for result in self.results))
 
-    def report(self, software: str) -> EvaluationReport:
-        """Return what is sent to a Repository; `software`: program and version that measured."""
+    def report(
+        self, software: str, negative_flips: Mapping[str, float] | None = None
+    ) -> EvaluationReport:
+        """
+        Return what is sent to a Repository.
+
+        Args:
+            software: program and version that measured.
+            negative_flips: of a candidate: percent of test examples that its base has right and it
+                has wrong, by data set.
+        """
         return EvaluationReport(
             suite=self.suite.name,
             suite_digest=self.suite.digest(),
@@ -96,6 +122,7 @@ class Evaluated:
             },
             by_seed={result.name: list(result.by_seed) for result in self.results},
             seeds=list(self.seeds),
+            negative_flips=dict(negative_flips or {}),
             software=software,
         )
 
@@ -105,16 +132,29 @@ class Evaluated:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Evaluated:
-        """Return what `to_json` wrote; raises `InvalidRequest` for anything else."""
+        """
+        Return what `to_json` wrote.
+
+        Raises:
+            InvalidRequest: for anything else, and where scores are not those of their guesses.
+        """
         try:
-            return _adapter().validate_json(text)
+            found = _adapter().validate_json(text)
+            check_sound(found)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise InvalidRequest(
-                f"These are no scores of an evaluation: {where}: {first['msg']}.",
-                hint="Give a scores.json that `coldfusion-client evaluate --out` wrote.",
-            ) from None
+            raise _no_scores(f"{where}: {first['msg']}") from None
+        except ValueError as error:
+            raise _no_scores(str(error)) from None
+        return found
+
+
+def _no_scores(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"These are no scores of an evaluation: {reason}.",
+        hint="Give a scores.json as `coldfusion-client evaluate --out` wrote it.",
+    )
 
 
 @lru_cache

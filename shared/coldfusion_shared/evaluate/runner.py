@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from coldfusion_shared.errors import EvaluationFailed, InvalidRequest
-from coldfusion_shared.evaluate.base_digest import base_digest
+from coldfusion_shared.evaluate.drawing import different, pool_share, with_replacement
 from coldfusion_shared.evaluate.kept import KeptMeasurements, is_finite
 from coldfusion_shared.evaluate.metrics import scorer_of
 from coldfusion_shared.evaluate.protocols import Base, Measured, Measurer, Tick, protocol_named
 from coldfusion_shared.evaluate.results import DatasetResult, Evaluated
+from coldfusion_shared.evaluate.software import kept_by
 from coldfusion_shared.evaluate.statistics import dataset_error
 from coldfusion_shared.evaluate.suite import LoadedSuite, SuiteData
 from coldfusion_shared.schemas.evaluations import ProtocolName
+from coldfusion_shared.weights.layout import CONFIG_FILE
 
 # Measurements that are done, parts of one among them; measurements in all; what is measured now.
 Progress = Callable[[float, int, str], None]
@@ -49,25 +51,40 @@ def evaluate_base(
         InvalidRequest: no seeds, or one twice.
         BadSuite: the protocol cannot measure one of its data sets; said before all work.
         BadModel: the folder is no model, or none that can learn one of the tasks.
-        EvaluationFailed: a feature or a score is no finite number, or the memory does not suffice.
+        EvaluationFailed: a feature or a score is no finite number, the memory does not suffice, or
+            the base's files were changed meanwhile.
         TrainingFailed: a training diverged, or the memory does not suffice.
     """
     chosen = protocol_named(protocol)
     _check_seeds(seeds)
     for data in loaded.datasets:
-        chosen.check(data, folder)
-    base = Base(folder, base_digest(folder))
+        chosen.check(data, folder / CONFIG_FILE)
+    base = Base.of(folder)
     session = _Session(
         chosen.begin(base, loaded.suite, kept, say),
         KeptMeasurements(kept / "results", say),
-        (base.digest, protocol, dict(chosen.settings(loaded.suite)), loaded.suite.seed),
+        (base.digest, protocol, dict(chosen.settings(loaded.suite)), loaded.suite.seed, kept_by()),
+        base.check_unchanged,
         lambda done, what: progress(done, len(loaded.datasets) * len(seeds), what),
     )
     results = tuple(
-        _result(data, seeds, [session.measure(data, seed) for seed in seeds])
+        _result(data, seeds, [session.measure(data, seed) for seed in seeds], chosen.trained(data))
         for data in loaded.datasets
     )
     return Evaluated(loaded.suite, cast(ProtocolName, protocol), results)
+
+
+def pool_notes(loaded: LoadedSuite, protocol: str) -> list[str]:
+    """Return a sentence on each data set whose scores are lower as its training part is small."""
+    chosen = protocol_named(protocol)
+    sizes = [(data, chosen.trained(data), len(data.dataset.train)) for data in loaded.datasets]
+    return [
+        f"{data.entry.name}: there are {pool} training examples, from which each seed draws "
+        f"{train} with replacement. About {different(train, pool)} of them differ, which lowers "
+        "its scores a little, those of all bases alike."
+        for data, train, pool in sizes
+        if with_replacement(train, pool)
+    ]
 
 
 class _Session:
@@ -78,9 +95,10 @@ class _Session:
         measurer: Measurer,
         kept: KeptMeasurements,
         common: tuple[Any, ...],
+        check: Callable[[], None],
         progress: Callable[[float, str], None],
     ) -> None:
-        self.measurer, self.kept, self.common = measurer, kept, common
+        self.measurer, self.kept, self.common, self.check = measurer, kept, common, check
         self.progress, self.done = progress, 0
 
     def measure(self, data: SuiteData, seed: int) -> Measured:
@@ -98,6 +116,7 @@ class _Session:
         if known:
             return known
         measured = self.measurer.measure(data, seed, tick)
+        self.check()
         if not is_finite(measured):
             raise EvaluationFailed(
                 f"{data.entry.name}, seed {seed}: the score is no finite number.",
@@ -107,13 +126,16 @@ class _Session:
         return measured
 
 
-def _result(data: SuiteData, seeds: Sequence[int], measured: Sequence[Measured]) -> DatasetResult:
+def _result(
+    data: SuiteData, seeds: Sequence[int], measured: Sequence[Measured], train: int
+) -> DatasetResult:
     scores = tuple(one.score for one in measured)
     score, error, labels = sum(scores) / len(scores), None, None
+    pool = len(data.dataset.train)
     guesses = tuple(one.guesses for one in measured if one.guesses is not None)
     if scorer := scorer_of(data.entry.task, data.entry.metric):
         labels = data.dataset.test["label"]
-        score, error = dataset_error(labels, guesses, scorer)
+        score, error = dataset_error(labels, guesses, scorer, pool_share(train, pool))
     return DatasetResult(
         name=data.entry.name,
         metric=data.entry.metric,
@@ -124,6 +146,8 @@ def _result(data: SuiteData, seeds: Sequence[int], measured: Sequence[Measured])
         standard_error=error,
         labels=labels,
         guesses=guesses or None,
+        train=train,
+        pool=pool,
         data_digest=data.entry.digest,
     )
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from coldfusion_shared import __version__
 from coldfusion_shared.evaluate.features import quick_precision
 
-COMPUTING = ("torch", "transformers", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "scikit-learn")
+# Raised with every change here that gives a base other guesses.
+REVISION = 2
+
+
+def libraries() -> str:
+    """Return what computes here, with the versions."""
+    return " ".join(f"{name}/{version(name)}" for name in LIBRARIES)
 
 
 def software(program: str) -> str:
@@ -19,5 +27,9 @@ def software(program: str) -> str:
     Returns:
         it, what computes, and the numbers that this machine is quickest with, as fp32 or bf16.
     """
-    parts = [f"{name}/{version(name)}" for name in COMPUTING]
-    return " ".join([program, *parts, quick_precision()])
+    return f"{program} {libraries()} {quick_precision()}"
+
+
+def kept_by() -> str:
+    """Return what kept results depend on: what was measured by others is measured again."""
+    return f"coldfusion/{__version__}.{REVISION} {libraries()}"

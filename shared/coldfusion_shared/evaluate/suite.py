@@ -36,12 +36,17 @@ class SuiteData:
     Attributes:
         entry: what the suite says of it.
         dataset: its whole training part; validation and test as they are scored.
-        few_shot: examples that the few-shot protocol trains on.
+        few_shot: examples that the few-shot protocol trains on, where there are as many.
     """
 
     entry: SuiteDataset
     dataset: TextDataset
     few_shot: int
+
+    @property
+    def few_train(self) -> int:
+        """How many training examples a seed of the few-shot protocol has."""
+        return min(self.few_shot, len(self.dataset.train))
 
     def draw(self, seed: int) -> TextDataset:
         """Return the data set with the training examples of that seed."""
@@ -49,7 +54,7 @@ class SuiteData:
 
     def few(self, seed: int) -> TextDataset:
         """Return the data set with the few training examples of that seed."""
-        return self._drawn(self.few_shot, seed)
+        return self._drawn(self.few_train, seed)
 
     def _drawn(self, size: int, seed: int) -> TextDataset:
         return replace(self.dataset, train=drawn(self.dataset.train, size, seed))
@@ -101,12 +106,20 @@ def pin(path: Path, say: Say = lambda sentence: None) -> LoadedSuite:
     """
     Read the suite as `read_suite` does and write the digests of its data into the file.
 
-    Digests that the file has are replaced; all else in it stays as it is written.
+    Digests that the file has are replaced, and `say` is told so; all else in it stays as it is
+    written.
 
     Raises:
         BadSuite: as `read_suite` does, or the file cannot be written.
     """
-    loaded = _read(path, read_suite_file(path), say)
+    file = read_suite_file(path)
+    loaded = _read(path, file, say)
+    for entry, data in zip(file.datasets, loaded.datasets, strict=True):
+        if entry.digest not in (None, data.entry.digest):
+            say(
+                f"{data.entry.name}: pinned to other data than before. Scores of the two cannot be "
+                "compared; a suite with other data should have another name."
+            )
     write_digests(path, [data.entry.digest for data in loaded.datasets])
     return loaded
 
@@ -133,7 +146,7 @@ def _read(path: Path, file: SuiteFile, say: Say) -> LoadedSuite:
         max_length=file.max_length,
         seed=file.seed,
         few_shot=file.few_shot,
-        training=file.training.given(),
+        training=file.settings(),
     )
     return LoadedSuite(suite, tuple(datasets))
 
@@ -175,10 +188,19 @@ def _read_data(folder: Path, file: SuiteFile, entry: Entry, say: Say) -> SuiteDa
 
 def _source(folder: Path, data: str) -> str:
     """Return what to read: a path from the suite's folder on, or a name of the Hub as it is."""
-    path = folder / Path(data).expanduser()
-    if path.exists():
-        return str(path)
-    if Path(data).exists():
+    try:
+        path = folder / Path(data).expanduser()
+        if path.exists():
+            return str(path)
+        elsewhere = Path(data).exists()
+    # Such as the home folder of somebody who is not here, and names that are too long.
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "whose home folder is not known"
+        raise BadSuite(
+            f"{data!r:.120} is no path that can be read: {reason}.",
+            hint="Check the path and the spelling.",
+        ) from None
+    if elsewhere:
         raise BadSuite(
             f"there is no {path}.",
             hint="Paths begin at the suite file's folder, not at the current one.",

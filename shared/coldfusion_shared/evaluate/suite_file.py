@@ -17,6 +17,12 @@ from coldfusion_shared.schemas.common import Sha256
 from coldfusion_shared.schemas.evaluations import MOST_DATASETS, SUITE_NAME, DatasetName
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# What settings of few-shot trainings begin with where a suite lists all settings together.
+FEW_SHOT = "few_shot_"
+
+
+# The key `<<`, by which a mapping takes over what another one has.
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Part(BaseModel):
@@ -79,6 +85,12 @@ class SuiteFile(_Part):
     seed: Seed = 13
     few_shot: Annotated[int, Field(ge=2)] = 100
     training: TrainingSettings = TrainingSettings()
+    few_shot_training: TrainingSettings = TrainingSettings()
+
+    def settings(self) -> dict[str, Any]:
+        """Return what differs from the usual settings, of both protocols that finetune."""
+        few = {f"{FEW_SHOT}{name}": value for name, value in self.few_shot_training.given().items()}
+        return {**self.training.given(), **few}
 
 
 def read_suite_file(path: Path) -> SuiteFile:
@@ -102,10 +114,10 @@ def write_digests(path: Path, digests: Sequence[str]) -> None:
     wanted = wanted.model_copy(update={"datasets": tuple(entries)})
     pinned = _pinned(text, digests)
     try:
-        known = _parsed(path, pinned) == wanted
+        known = pinned is not None and _parsed(path, pinned) == wanted
     except BadSuite:
         known = False
-    if not known:
+    if pinned is None or not known:
         raise BadSuite(
             f"{path}: the digests cannot be written into a file of this form.",
             hint="Give each data set lines of its own, without aliases, or write in by hand: "
@@ -123,18 +135,19 @@ def place_of(file: SuiteFile, index: int) -> str:
 def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BadSuite(
-            f"{path} cannot be read: {error.strerror}.",
-            hint="Give the path of a suite file, in YAML.",
-        ) from None
     except UnicodeDecodeError:
         raise BadSuite(f"{path} is no UTF-8 text.", hint="Save it as UTF-8.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadSuite(
+            f"{path} cannot be read: {reason}.", hint="Give the path of a suite file, in YAML."
+        ) from None
 
 
 def _parsed(path: Path, text: str) -> SuiteFile:
     try:
         loaded = yaml.safe_load(text)
+        twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = error.problem or error.context or "this is no YAML"
@@ -142,6 +155,11 @@ def _parsed(path: Path, text: str) -> SuiteFile:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadSuite(f"{path} is no YAML: {reason}.", hint="Correct it.") from None
+    if twice is not None:
+        raise BadSuite(
+            f"{path}, line {twice.start_mark.line + 1}: {twice.value!r:.60} is given twice.",
+            hint="Give it once.",
+        )
     if not isinstance(loaded, dict):
         raise BadSuite(
             f"{path} is no suite: it must give at least `name` and `datasets`.",
@@ -151,6 +169,28 @@ def _parsed(path: Path, text: str) -> SuiteFile:
         return SuiteFile.model_validate(loaded)
     except ValidationError as error:
         raise _invalid(path, loaded, error) from None
+
+
+def _twice(root: Any) -> Any:
+    """Return the first key of a YAML tree that its mapping has already; null if there is none."""
+    pending, known = [root], set()
+    while pending:
+        node = pending.pop()
+        if id(node) in known or not isinstance(node, yaml.CollectionNode):
+            continue
+        # An alias is the very node that it stands for.
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            pending += reversed(node.value)
+            continue
+        keys = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in keys:
+                    return key
+                keys.add(key.value)
+            pending.append(value)
+    return None
 
 
 def _invalid(path: Path, loaded: Mapping[Any, Any], error: ValidationError) -> BadSuite:
@@ -168,6 +208,7 @@ def _known_beside(loc: tuple[int | str, ...]) -> list[str]:
         "datasets": Entry,
         "limits": Limits,
         "training": TrainingSettings,
+        "few_shot_training": TrainingSettings,
     }
     return list((models[str(loc[0])] if len(loc) > 1 else SuiteFile).model_fields)
 
@@ -183,15 +224,30 @@ def _place(loaded: Mapping[Any, Any], loc: tuple[int | str, ...]) -> str:
     return ", ".join(parts) or "the document"
 
 
-def _pinned(text: str, digests: Sequence[str]) -> str:
-    """Return the YAML `text` with a digest for each data set, in the order of the text."""
+def _pinned(text: str, digests: Sequence[str]) -> str | None:
+    """
+    Return the YAML `text` with a digest for each data set, in the order of the text.
+
+    null: the data sets come from another part of the file, or are no plain mappings.
+    """
     root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    items = next(value for key, value in root.value if key.value == "datasets").value
-    edits = [_edit(text, item, digest) for item, digest in zip(items, digests, strict=True)]
+    listed = [value for key, value in root.value if key.value == "datasets"]
+    if not listed or not all(map(_is_plain, listed[0].value)):
+        return None
+    edits = [
+        _edit(text, item, digest) for item, digest in zip(listed[0].value, digests, strict=True)
+    ]
     # From the end, so that the places before stay where they are.
     for start, stop, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[stop:]
     return text
+
+
+def _is_plain(item: Any) -> bool:
+    """Return whether `item` is a mapping all of whose keys are words."""
+    return isinstance(item, yaml.MappingNode) and all(
+        isinstance(key, yaml.ScalarNode) for key, _ in item.value
+    )
 
 
 def _edit(text: str, item: Any, digest: str) -> tuple[int, int, str]:

@@ -15,6 +15,8 @@ from coldfusion_shared.finetune.threads import cores_each
 
 # Of all steps, those in which the learning rate rises from 0.
 WARMUP = 0.1
+# A step's gradient is shortened to this: the Trainer's own default.
+LONGEST_GRADIENT = 1.0
 
 
 def arguments(
@@ -66,6 +68,8 @@ def arguments(
         dataloader_pin_memory=device == "cuda",
         # Texts are tokenized already: a batch takes a millisecond, which only a GPU waits for.
         dataloader_num_workers=min(2, cores_each() - 1) if device == "cuda" else 0,
+        # Of DP-SGD each example is clipped already; the sum with its noise is as it has to be.
+        max_grad_norm=0.0 if settings.dp else LONGEST_GRADIENT,
         **_recomputing(settings),
         **(_writing(settings) if generates else {}),
     )

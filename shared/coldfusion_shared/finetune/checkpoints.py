@@ -21,6 +21,8 @@ SHARE = 0.05
 BYTES_A_SECOND = 100e6
 KEPT = 2
 MARKER = "coldfusion.json"
+# What some tokenizers read beside their own files.
+MORE_TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json")
 PREFIX = "checkpoint-"
 
 
@@ -30,7 +32,7 @@ class Mark:
     What makes a checkpoint complete: written last.
 
     Attributes:
-        training: names base, data and settings.
+        training: as `name_training` has it.
         step: optimizer steps that are done.
         finished: whether the training had come to its end.
         score: the best one so far on the validation part; null: none was taken.
@@ -101,13 +103,30 @@ class Checkpoints:
         return sorted(paths, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
 
-def name_training(base: Path, dataset: TextDataset, settings: FinetuneSettings) -> str:
-    """Return what tells a training from every other, 64 hexadecimal digits."""
-    sha = hashlib.sha256(f"{dataset.digest} {settings.model_dump_json()}".encode())
-    for path in sorted([base / "config.json", *base.glob("*.safetensors")]):
+def name_training(
+    base: Path, dataset: TextDataset, settings: FinetuneSettings, metric: str | None = None
+) -> str:
+    """
+    Return what tells a training from every other, 64 hexadecimal digits.
+
+    Args:
+        base: a transformers folder; weights, config and tokenizer count.
+        dataset: what is learnt, for which task.
+        settings: how.
+        metric: by which the best epoch is chosen; null: the task's own.
+    """
+    # Here and not above: they need the modules that need this one.
+    from coldfusion_shared.tasks import task_named
+    from coldfusion_shared.tasks.pretrained import TOKENIZER_FILES
+
+    named = [dataset.task, metric or task_named(dataset.task).metric, dataset.digest]
+    sha = hashlib.sha256(json.dumps([*named, settings.model_dump_json()]).encode())
+    patterns = ("config.json", "*.safetensors", *TOKENIZER_FILES, *MORE_TOKENIZER_FILES)
+    for path in sorted({path for pattern in patterns for path in base.glob(pattern)}):
         if path.is_file():
             with path.open("rb") as file:
-                sha.update(hashlib.file_digest(file, "sha256").digest())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            sha.update(f"{digest} {path.name}\n".encode())
     return sha.hexdigest()
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -16,6 +23,12 @@ RANK, ALPHA = 8, 16
 ALL_LINEAR = "all-linear"
 # What says how an adapter is learnt, and does nothing without one.
 OF_LORA = ("lora_rank", "lora_alpha", "lora_targets", "rslora", "dora")
+# Of DP-SGD: what is often called meaningful for finetuning, and a length below most gradients'.
+EPSILON, CLIP = 8.0, 1.0
+# What says how examples are kept apart, and does nothing without it.
+OF_DP = ("dp_epsilon", "dp_noise", "dp_delta", "dp_clip")
+# What goes with DP-SGD but not as it is by default.
+_NOT_WITH_DP = {"early_stopping": False, "group_by_length": False}
 # Of targets and of what is frozen; patterns say more with less.
 MOST_NAMES, MOST_LETTERS = 500, 300
 
@@ -97,6 +110,39 @@ class FinetuneSettings(BaseModel):
         "'encoder.layer.[0-5]', separated by commas",
     )
 
+    dp: bool = Field(
+        default=False,
+        description="learn by DP-SGD: bound what any one example adds, and add noise, so that the "
+        "weights tell little of single examples. It costs accuracy",
+    )
+    dp_epsilon: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="what the weights may tell of one example, at most: the noise is chosen by "
+        f"it. By default {EPSILON:g}",
+    )
+    dp_noise: Annotated[float, Field(ge=0.01, le=1000, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="the noise itself in place of an epsilon: its standard deviation, in multiples "
+        "of the clip",
+    )
+    dp_delta: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="chance with which epsilon may not hold; less than 1 / training examples. By "
+        "default a tenth of that",
+    )
+    dp_clip: Annotated[float, Field(ge=1e-6, le=1e6)] | None = Field(
+        default=None,
+        description=f"length that an example's gradient is clipped to. By default {CLIP:g}",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_for_dp(cls, given: Any) -> Any:
+        """Leave out what does not go with DP-SGD where nobody has asked for it."""
+        if isinstance(given, dict) and given.get("dp") is True:
+            return {**_NOT_WITH_DP, **given}
+        return given
+
     @field_validator("lora_targets", "freeze", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -127,6 +173,48 @@ class FinetuneSettings(BaseModel):
             raise ValueError("it does nothing without lora")
         return value
 
+    @field_validator("dp")
+    @classmethod
+    def _check_dp(cls, dp: bool, info: ValidationInfo) -> bool:
+        """Refuse what would undo it."""
+        if not dp:
+            return dp
+        if info.data.get("gradient_accumulation", 1) > 1:
+            raise ValueError(
+                "gradients are not accumulated with it, as it computes one example at a time "
+                "anyway: use a larger batch_size"
+            )
+        if info.data.get("early_stopping"):
+            raise ValueError(
+                "early_stopping would choose by the validation examples, which it does not protect"
+            )
+        if info.data.get("group_by_length"):
+            raise ValueError("its batches are drawn at random and not grouped by length")
+        if info.data.get("precision") == "fp16":
+            raise ValueError("it does not compute with fp16: use bf16 or fp32")
+        return dp
+
+    @field_validator(*OF_DP)
+    @classmethod
+    def _check_of_dp(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what would do nothing."""
+        # Where `dp` itself was refused it is not there, and that is said.
+        if value is not None and info.data.get("dp") is False:
+            raise ValueError("it does nothing without dp")
+        if value is not None and info.field_name == "dp_noise" and info.data.get("dp_epsilon"):
+            raise ValueError("give an epsilon or the noise, not both")
+        return value
+
+    @property
+    def clip(self) -> float:
+        """The length that an example's gradient is clipped to."""
+        return self.dp_clip or CLIP
+
+    @property
+    def wanted_epsilon(self) -> float:
+        """The epsilon that the noise is chosen by, where the noise itself is not given."""
+        return self.dp_epsilon or EPSILON
+
     @property
     def learning_rate(self) -> float:
         """The learning rate that was chosen, or what is usual for this way of learning."""
@@ -153,4 +241,7 @@ class FinetuneSettings(BaseModel):
         if self.lora:
             used |= {"lora_rank": self.rank, "lora_alpha": self.alpha}
             used["lora_targets"] = list(self.targets)
+        if self.dp:
+            used["dp_clip"] = self.clip
+            used["dp_epsilon"] = None if self.dp_noise else self.wanted_epsilon
         return {**self.model_dump(mode="json"), **used}

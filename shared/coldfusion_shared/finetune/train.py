@@ -14,6 +14,7 @@ from coldfusion_shared.finetune import processes
 from coldfusion_shared.finetune.checkpoints import Checkpoints, name_training
 from coldfusion_shared.finetune.failures import named_failures
 from coldfusion_shared.finetune.output import whole_folder
+from coldfusion_shared.finetune.privacy import Spent
 from coldfusion_shared.finetune.threads import fitting_threads
 from coldfusion_shared.tasks import task_named
 
@@ -38,6 +39,7 @@ class FinetuneResult:
         seconds: wall time of the training alone; of one that was resumed, of its last part.
         examples: examples of the training part.
         metrics: every metric of the task on the test part, by name.
+        privacy: what the weights may tell of single examples; null: nothing bounds it.
     """
 
     task: str
@@ -48,6 +50,7 @@ class FinetuneResult:
     seconds: float
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    privacy: Spent | None = None
 
 
 def finetune(
@@ -112,6 +115,7 @@ def finetune(
         seconds=seconds,
         examples=len(dataset.train),
         metrics=test,
+        privacy=training.privacy.spent if training.privacy else None,
     )
 
 
@@ -128,7 +132,7 @@ def score_model(folder: Path, dataset: TextDataset, settings: FinetuneSettings) 
         BadModel: it cannot be loaded.
     """
     task = task_named(dataset.task)
-    as_it_is = settings.model_copy(update={"lora": False, "freeze": None})
+    as_it_is = settings.model_copy(update={"lora": False, "freeze": None, "dp": False})
     with named_failures(), fitting_threads():
         from coldfusion_shared.finetune.training import Training
 

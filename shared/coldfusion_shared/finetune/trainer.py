@@ -50,7 +50,7 @@ class _Ours:
         fetched, items = trainer.get_batch_samples(*args)
         # A language model's first token is nobody's to predict.
         shifted = getattr(self, "_loss_shifts_labels", False)
-        counts = [_scored(batch, shifted) for batch in fetched]
+        counts = [scored_labels(batch, shifted) for batch in fetched]
         self.weights = [len(counts) * count / max(1, sum(counts)) for count in counts]
         return fetched, items
 
@@ -110,11 +110,15 @@ class _Ours:
             trainer._save_checkpoint(model, trial)
             if processes.is_first() and self.best and self.best.weights:
                 save_file(self.best.weights, path / BEST)
+            self._save_more(path)
         except (OSError, RuntimeError, SafetensorError) as error:
             failure = error
         processes.meet()
         if processes.is_first():
             self._settle(path, failure)
+
+    def _save_more(self, path: Path) -> None:
+        """Write what else a checkpoint needs to go on."""
 
     def _settle(self, path: Path, failure: Exception | None) -> None:
         assert self.checkpoints is not None
@@ -147,7 +151,7 @@ class OurSeq2SeqTrainer(_Ours, Seq2SeqTrainer):
     """For tasks that are scored on what the model writes."""
 
 
-def _scored(batch: Any, shifted: bool) -> int:
+def scored_labels(batch: Any, shifted: bool) -> int:
     """Return how many labels of a batch have a part in its loss."""
     labels = batch.get("labels")
     if labels is None:

@@ -24,6 +24,13 @@ from coldfusion_shared.finetune.failures import diverged, out_of_memory
 from coldfusion_shared.finetune.frozen import body_of, freeze, frozen_by
 from coldfusion_shared.finetune.order import EpochOrder, length_of
 from coldfusion_shared.finetune.precision import choose_precision
+from coldfusion_shared.finetune.privacy import Privacy, plan_privacy, require_private
+from coldfusion_shared.finetune.private_trainer import (
+    PrivateSeq2SeqTrainer,
+    PrivateTrainer,
+    TellsEpsilon,
+)
+from coldfusion_shared.finetune.rows import encode_rows
 from coldfusion_shared.finetune.settings import FinetuneSettings
 from coldfusion_shared.finetune.trainer import BEST, OurSeq2SeqTrainer, OurTrainer, free_memory
 from coldfusion_shared.finetune.whole import require_whole
@@ -65,6 +72,12 @@ class Training:
         self.base, self.dataset, self.settings, self.task = base, dataset, settings, task
         self.say = say if processes.is_first() else lambda _: None
         self.precision = choose_precision(settings.precision)
+        self.privacy: Privacy | None = None
+        if settings.dp:
+            self.privacy = plan_privacy(settings, len(dataset.train))
+            if self.precision == "fp16":
+                # It scales the losses, and with them what is clipped.
+                self.precision = "fp32"
         self.batches = share_out(
             settings.batch_size, settings.gradient_accumulation, processes.count()
         )
@@ -108,7 +121,8 @@ class Training:
                 break
             except (MemoryError, RuntimeError) as error:
                 # Of several processes, only one may have noticed; the others wait for it.
-                if not out_of_memory(error) or processes.count() > 1 or self.batches.size == 1:
+                alone = self.batches.size == 1 or self.privacy is not None
+                if not out_of_memory(error) or processes.count() > 1 or alone:
                     raise
             self._make_smaller()
         # The last step's loss was taken before its update.
@@ -141,6 +155,8 @@ class Training:
         set_seed(self.settings.seed)
         model = self.task.build_model(self.base, self.dataset)
         require_whole(model, self.base)
+        if self.privacy:
+            require_private(model)
         self.adapter = self._choose_weights(model)
         return model
 
@@ -180,6 +196,8 @@ class Training:
             begun = processes.from_first(newest)
         if begun and best:
             _restore(best, *begun)
+        if begun and self.privacy:
+            self.privacy.resume(begun[0])
         if begun and begun[1].finished:
             steps = begun[1].step
             for part in begun[0].glob(WEIGHTS):
@@ -202,6 +220,9 @@ class Training:
             callbacks.append(best)
         if checkpoints:
             callbacks.append(Clock(checkpoints, self._checkpoint_bytes()))
+        if self.privacy:
+            self.say(self.privacy.planned())
+            callbacks.append(TellsEpsilon(self.privacy, self.say))
         if begun:
             self.say(f"Going on after step {begun[1].step}.")
         with nullcontext(checkpoints.folder) if checkpoints else TemporaryDirectory() as folder:
@@ -228,8 +249,12 @@ class Training:
         collator = Reproducible(self.task.collator(self.tokenizer, self.model), self.settings.seed)
         generates = self.task.generates
         kind: Any = OurSeq2SeqTrainer if generates else OurTrainer
-        learnt = order = None
-        if learns:
+        learnt: Any = None
+        order = None
+        if learns and self.privacy:
+            kind = PrivateSeq2SeqTrainer if generates else PrivateTrainer
+            learnt = encode_rows(self.task, self.tokenizer, self.dataset.train, self.max_length)
+        elif learns:
             learnt = self.task.encode(self.tokenizer, self.dataset.train, self.max_length)
             order = EpochOrder(
                 [length_of(example) for example in learnt],
@@ -253,8 +278,10 @@ class Training:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.order, trainer.say = order, self.say
-        if order:
-            trainer.add_callback(Epochs(order, collator))
+        if learns and self.privacy:
+            trainer.privacy = self.privacy
+        if learns:
+            trainer.add_callback(Epochs(*([order] if order else []), collator))
         return trainer
 
     def _metrics(self, scores: Mapping[str, float]) -> dict[str, float]:

@@ -26,26 +26,8 @@ def catalogue() -> FusionCatalogue:
     )
 
 
-def value_range(parameter: ParameterDescription) -> str:
-    """Return the type and the range of a parameter for people: ``number, above 0, at most 1``."""
-    return " or ".join(_alternatives(parameter.json_schema))
-
-
-def _kind(method: Method) -> str:
-    return "weights" if isinstance(method, WeightMethod) else "coordinates"
-
-
-def _described(name: str, entry: Method | Optimizer, kind: str) -> PluginDescription:
-    return PluginDescription(
-        name=name,
-        summary=entry.summary,
-        paper=entry.paper,
-        kind=kind,
-        parameters=_parameters(entry.parameters),
-    )
-
-
-def _parameters(model: type[BaseModel]) -> list[ParameterDescription]:
+def parameters_of(model: type[BaseModel]) -> list[ParameterDescription]:
+    """Return the fields of a plug-in's parameters, described."""
     properties = model.model_json_schema().get("properties", {})
     hidden = {"title", "description", "default"}
     return [
@@ -61,12 +43,31 @@ def _parameters(model: type[BaseModel]) -> list[ParameterDescription]:
     ]
 
 
+def value_range(parameter: ParameterDescription) -> str:
+    """Return the type and the range of a parameter for people: ``number, above 0, at most 1``."""
+    return " or ".join(_alternatives(parameter.json_schema))
+
+
+def _kind(method: Method) -> str:
+    return "weights" if isinstance(method, WeightMethod) else "coordinates"
+
+
+def _described(name: str, entry: Method | Optimizer, kind: str) -> PluginDescription:
+    return PluginDescription(
+        name=name,
+        summary=entry.summary,
+        paper=entry.paper,
+        kind=kind,
+        parameters=parameters_of(entry.parameters),
+    )
+
+
 DARE = PluginDescription(
     name="dare",
     summary="drops values of each update by chance and divides what is left by its probability",
     paper="https://arxiv.org/abs/2311.03099",
     kind="before",
-    parameters=_parameters(Dare),
+    parameters=parameters_of(Dare),
 )
 
 LIMITS = {
@@ -83,5 +84,8 @@ def _alternatives(schema: dict[str, object]) -> list[str]:
         return [text for option in options for text in _alternatives(option)]
     if "const" in schema:
         return [str(schema["const"])]
+    words = schema.get("enum")
+    if isinstance(words, list):
+        return [str(word) for word in words]
     limits = [f"{word} {schema[key]:g}" for key, word in LIMITS.items() if key in schema]
     return [", ".join([str(schema.get("type", "any")), *limits])]

@@ -34,6 +34,7 @@ from coldfusion_shared.fusion.gram import Gram
 from coldfusion_shared.fusion.new_folder import new_folder, partial_folder
 from coldfusion_shared.fusion.plan import Plan, Progress, kinds, make_plan
 from coldfusion_shared.fusion.report import Report, make_report
+from coldfusion_shared.fusion.step import Step
 from coldfusion_shared.fusion.updates import FullUpdate, Update
 from coldfusion_shared.fusion.views import (
     MASTER,
@@ -158,10 +159,11 @@ def fuse_folders(job: Job, count: int = 1, progress: Progress = lambda phase, si
             with_gram=job.compare,
         )
         with new_folder(job.out.resolve()) as folder:
-            gram = _write_model(folder, job, inputs, plan, executor, progress)
+            gram, step = _write_model(folder, job, inputs, plan, executor, progress)
             report = make_report(
                 plan,
                 gram,
+                step,
                 base=job.base.resolve().name,
                 software=f"coldfusion {__version__}",
                 dtype=job.dtype,
@@ -199,10 +201,14 @@ def open_inputs(job: Job, stack: ExitStack) -> Inputs:
         for contribution in job.contributions
     ]
     theirs = [_under_names(base, finetuned) for finetuned in opened]
-    tensors = fused_tensors(base, map(together_in, theirs), heads=job.heads)
+    befores = [_before(stack, job, base, contribution) for contribution in job.contributions]
+    # Two tensors that a model has equal were changed alike only if they were equal before, too.
+    pairs = zip(befores, job.contributions, strict=True)
+    older = [before for before, contribution in pairs if contribution.made_from is not None]
+    tensors = fused_tensors(base, map(together_in, [*theirs, *older]), heads=job.heads)
     updates = [
-        _update(stack, job, base, finetuned, contribution)
-        for finetuned, contribution in zip(opened, job.contributions, strict=True)
+        _update(stack, job, base, finetuned, before, contribution)
+        for finetuned, before, contribution in zip(opened, befores, job.contributions, strict=True)
     ]
     changed = [_changed_integers(base, tensors_of) for tensors_of in theirs]
     return Inputs(base, tensors, _onto(stack, job, base, tensors), updates, changed)
@@ -235,23 +241,35 @@ def named(who: str) -> Iterator[None]:
         raise BadModel(f"{who}: {error.strerror or error}.") from None
 
 
+def _before(
+    stack: ExitStack, job: Job, base: Checkpoint, contribution: Contribution
+) -> Mapping[str, StoredTensor]:
+    """Return the body that a contribution was finetuned from, under the base's names."""
+    who, made_from = f"The base of {contribution.name}", base
+    if contribution.made_from is not None:
+        made_from = _opened(stack, contribution.made_from, who)
+    with named(who):
+        return match_body(made_from, base, heads=job.heads)
+
+
 def _update(
     stack: ExitStack,
     job: Job,
     base: Checkpoint,
     finetuned: Checkpoint,
+    before: Mapping[str, StoredTensor],
     contribution: Contribution,
 ) -> Update:
-    made_from = base
-    if contribution.made_from is not None:
-        made_from = _opened(stack, contribution.made_from, f"The base of {contribution.name}")
     with named(f"Contribution {contribution.name}"):
         weights = match_body(finetuned, base, heads=job.heads)
-    with named(f"The base of {contribution.name}"):
-        before = match_body(made_from, base, heads=job.heads)
+    # What it does not have did not change from what it was made from, perhaps an older base.
+    own = {
+        name: before[name] if tensor is base.tensors[name] else tensor
+        for name, tensor in weights.items()
+    }
     return Update(
         id=contribution.name,
-        reader=FullUpdate(weights, before),
+        reader=FullUpdate(own, before),
         prior=contribution.prior,
         age=contribution.age,
         fisher=_fisher(stack, base, contribution),
@@ -352,12 +370,12 @@ def _scorer(job: Job, inputs: Inputs, executor: Executor) -> Callable[[Plan], fl
 
 def _write_model(
     folder: Path, job: Job, inputs: Inputs, plan: Plan, executor: Executor, progress: Progress
-) -> Gram | None:
+) -> tuple[Gram | None, Step]:
     """
     Write weights, master, optimizer state and all small files of the fused model.
 
     Returns:
-        The Gram matrix of the updates, if it is known by then.
+        The Gram matrix of the updates, if it is known by then, and how far the base moved.
     """
     published = weights_view(inputs.base.spans(), job.dtype)
     views = [published, *state_views(plan.kinds.optimizer.state, inputs.fused.body)]
@@ -372,8 +390,11 @@ def _write_model(
             for name, header in inputs.base.headers.items()
             if view.has(header.tensors)
         }
-        grams = [plan.gram]
-        for piece in fused(plan, inputs.onto, views, executor, progress, grams.append):
+        grams, steps = [plan.gram], list[Step]()
+        pieces = fused(
+            plan, inputs.onto, views, executor, progress, grams.append, stepped=steps.append
+        )
+        for piece in pieces:
             files[piece.view, piece.file].write(piece.data)
         for file in files.values():
             file.flush()
@@ -385,7 +406,7 @@ def _write_model(
         state = OptimizerState(optimizer=job.recipe.optimizer, steps=inputs.onto.steps + 1)
         text = state.model_dump_json() + "\n"
         (folder / OPTIMIZER_FOLDER / STATE_FILE).write_text(text, encoding="utf-8")
-    return grams[-1]
+    return grams[-1], steps[-1]
 
 
 def _folder_of(folder: Path, view: View) -> Path:

@@ -50,21 +50,32 @@ class TensorGram:
     Attributes:
         products: inner products, (K, K), float64.
         nonzero: number of values that are not zero, (K,).
-        agreement: sum over the coordinates of the absolute sum of the signs.
+        agreement: sum over the coordinates of the absolute sum of the signs; null where it is not
+            known.
         elements: number of coordinates.
     """
 
     products: Doubles
     nonzero: Counts
-    agreement: int
+    agreement: int | None
     elements: int
 
     def __add__(self, other: TensorGram) -> TensorGram:
+        agreement = None
+        if self.agreement is not None and other.agreement is not None:
+            agreement = self.agreement + other.agreement
         return TensorGram(
             self.products + other.products,
             self.nonzero + other.nonzero,
-            self.agreement + other.agreement,
+            agreement,
             self.elements + other.elements,
+        )
+
+    def of(self, places: Sequence[int]) -> TensorGram:
+        """Return the rows and columns at `places`; of a part of the signs nothing is known."""
+        chosen = np.array(places, np.intp)
+        return TensorGram(
+            self.products[np.ix_(chosen, chosen)], self.nonzero[chosen], None, self.elements
         )
 
 
@@ -112,9 +123,30 @@ class Gram:
         return 1 - self.whole.nonzero / max(1, self.whole.elements)
 
     @property
-    def sign_agreement(self) -> float:
-        """Mean agreement of the signs, weighted by non-zero values: 1 when all signs agree."""
+    def sign_agreement(self) -> float | None:
+        """Mean agreement of the signs, weighted by non-zero values: 1 when all agree, or null."""
+        if self.whole.agreement is None:
+            return None
         return self.whole.agreement / max(1, int(self.whole.nonzero.sum()))
+
+    def of(self, ids: Sequence[str]) -> Gram:
+        """
+        Return the matrix of some of the contributions, in the order of `ids`; nothing is read.
+
+        How far the signs of fewer agree is not known.
+
+        Raises:
+            InvalidRequest: one of `ids` is not among them.
+        """
+        if tuple(ids) == self.ids:
+            return self
+        places = {name: place for place, name in enumerate(self.ids)}
+        unknown = [name for name in ids if name not in places]
+        if unknown:
+            raise InvalidRequest(f"The Gram matrix has no contribution {unknown[0]}.")
+        chosen = [places[name] for name in ids]
+        tensors = {name: tensor.of(chosen) for name, tensor in self.tensors.items()}
+        return Gram(tuple(ids), self.whole.of(chosen), tensors)
 
 
 def norms(products: Doubles) -> Doubles:

@@ -31,6 +31,7 @@ from coldfusion_shared.fusion.methods import (
 from coldfusion_shared.fusion.optimizers import Optimizer
 from coldfusion_shared.fusion.sparsify import Sparse, Sparsifier
 from coldfusion_shared.fusion.sparsify.random import DropAndRescale
+from coldfusion_shared.fusion.step import Cap
 from coldfusion_shared.fusion.updates import (
     Doubles,
     Floats,
@@ -43,7 +44,7 @@ from coldfusion_shared.fusion.updates import (
 from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.header import ITEM_BYTES, TensorSpan
 
-COMPARING, PREPARING, FUSING = "comparing", "preparing", "fusing"
+COMPARING, PREPARING, CAPPING, FUSING = "comparing", "preparing", "capping", "fusing"
 
 # Called with the phase and the number of bytes of updates that were read in it.
 Progress = Callable[[str, int], None]
@@ -84,6 +85,7 @@ class Plan:
         server_lr: factor of the step.
         scale: root mean square of the fused update, for optimizers that ask for it.
         compares_late: whether the Gram matrix is made while fusing, because nothing depends on it.
+        cap: what the recipe's cap leaves of the step; null: nobody has looked, or there is none.
     """
 
     recipe: Recipe
@@ -97,6 +99,7 @@ class Plan:
     server_lr: float
     scale: float
     compares_late: bool = False
+    cap: Cap | None = None
 
     def square_norm(self, gram: Gram) -> float:
         """Return the squared norm of the fused update, or, failing weights, of the mean update."""
@@ -133,6 +136,7 @@ def make_plan(
     progress: Progress = lambda phase, size: None,
     score: Callable[[Plan], float] | None = None,
     with_gram: bool = False,
+    gram: Gram | None = None,
 ) -> Plan:
     """
     Decide how `updates` are fused.
@@ -145,6 +149,9 @@ def make_plan(
         progress: told how far the passes are.
         score: measures the base that a plan makes, for methods that choose by score.
         with_gram: whether the Gram matrix is wanted also where the method does without.
+        gram: that of these updates, or of more of them, from another plan by this recipe, which
+            decides how they are discounted and thinned out; null: it is made where it is needed.
+            Made anew of fewer updates it can differ in its last digits.
 
     Raises:
         UnknownName: there is no such method or optimizer.
@@ -155,9 +162,10 @@ def make_plan(
     check_count(recipe.method, kind.method, kind.parameters, len(updates))
     _check_updates(recipe.method, kind.method, updates, can_score=score is not None)
     ready = _thinned(discounted(updates, recipe.staleness_exponent), recipe)
-    gram = None
-    compares_late = with_gram and _compares_late(recipe, kind)
-    if COMPARING in phases(recipe, with_gram=with_gram):
+    compares_late = with_gram and gram is None and _compares_late(recipe, kind)
+    if gram is not None:
+        gram = gram.of([update.id for update in updates])
+    elif COMPARING in phases(recipe, with_gram=with_gram):
         gram = gram_pass(
             spans,
             ready,
@@ -210,13 +218,25 @@ def needs_score(recipe: Recipe) -> bool:
     return isinstance(method, WeightMethod) and method.needs_score
 
 
-def phases(recipe: Recipe, *, with_gram: bool = False) -> list[str]:
-    """Return the phases of a fuse in their order; each reads the updates once or a few times."""
+def phases(recipe: Recipe, *, with_gram: bool = False, has_gram: bool = False) -> list[str]:
+    """
+    Return the phases of a fuse in their order; each reads the updates once or a few times.
+
+    Args:
+        recipe: what is asked for.
+        with_gram: as for `make_plan`.
+        has_gram: whether `make_plan` is given a Gram matrix.
+    """
     kind, prepares = kinds(recipe), False
     if isinstance(kind.method, CoordinateMethod):
         prepares = kind.method.sparsify is not None or kind.method.prepare is not None
     compares = _needs_gram(recipe, kind) or (with_gram and not _compares_late(recipe, kind))
-    return [COMPARING] * compares + [PREPARING] * prepares + [FUSING]
+    return [
+        *[COMPARING] * (compares and not has_gram),
+        *[PREPARING] * prepares,
+        *[CAPPING] * (recipe.step_cap is not None),
+        FUSING,
+    ]
 
 
 def _needs_gram(recipe: Recipe, kind: Kinds) -> bool:

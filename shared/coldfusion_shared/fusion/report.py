@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coldfusion_shared.fusion.gram import Gram, norms
 from coldfusion_shared.fusion.plan import Plan
+from coldfusion_shared.fusion.step import Step
 from coldfusion_shared.schemas.recipes import Recipe
 
 
@@ -62,12 +63,22 @@ class Report(Section):
     update_norm: float | None = Field(
         default=None, description="norm of the fused update, before the server learning rate"
     )
+    base_norm: float | None = Field(
+        default=None, description="norm of what the step was added to; only what is fused counts"
+    )
+    step_norm: float | None = Field(
+        default=None, description="norm of the step, the new weights less those of the base"
+    )
+    step_factor: float | None = Field(
+        default=None, description="what the cap on the step left of it; null: everything"
+    )
     tensors: dict[str, TensorReport] = {}
 
 
 def make_report(
     plan: Plan,
     gram: Gram | None,
+    step: Step,
     *,
     base: str,
     software: str,
@@ -80,6 +91,7 @@ def make_report(
     Args:
         plan: of the fuse.
         gram: of its updates; null if they were not compared.
+        step: how far it moved the base.
         base: name of the base.
         software: program and version.
         dtype: of the weights that were written.
@@ -97,6 +109,9 @@ def make_report(
         update_norm=None
         if gram is None or plan.weights is None
         else float(np.sqrt(plan.square_norm(gram))),
+        base_norm=step.base_norm,
+        step_norm=step.norm,
+        step_factor=None if step.factor == 1 else step.factor,
         tensors={} if gram is None else _tensors(gram),
     )
 

@@ -43,6 +43,11 @@ class FusedContribution(Response):
         description="what the encoding lost of the update, as its contributor measured it",
     )
     files: list[FileEntry]
+    base: ParentBase | None = Field(
+        default=None, description="what it was made from; null: the base that was fused onto"
+    )
+    staleness: int = Field(default=0, description="bases that it was behind")
+    prior: float = Field(default=1.0, description="weight that the maintainers set")
     weight: float | None = Field(
         description="factor of its update in the fused update, over tensors the mean by their "
         "sizes; null where the method works value by value"
@@ -63,6 +68,9 @@ class Manifest(Response):
     server_lr: float | None = Field(
         default=None, description="factor of the fused update that was in force; null for v0"
     )
+    step_factor: float | None = Field(
+        default=None, description="what the cap on the step scaled it by; null: by nothing"
+    )
     contributions: list[FusedContribution] = []
     master: list[FileEntry] = Field(
         default=[],
@@ -73,6 +81,12 @@ class Manifest(Response):
         default=[], description="the server optimizer's tensors, by <name>/<weights file>"
     )
     optimizer_steps: int = Field(default=0, description="steps that the server optimizer has made")
+    replays: Version | None = Field(
+        default=None, description="the base that it stands in for, fused again"
+    )
+    without: list[str] = Field(
+        default=[], description="ids of the contributions that a replay left out"
+    )
     source: str | None = Field(default=None, description="where v0 came from")
     software: str = Field(description="program and version that wrote it")
 
@@ -98,7 +112,7 @@ class Base(Response):
     model: ModelName
     version: Version
     digest: Sha256 = Field(description="SHA-256 of the canonical manifest")
-    current: bool = Field(description="whether it is the newest")
+    current: bool = Field(description="whether it is the head")
     created_at: datetime
     manifest: Manifest
 

@@ -64,6 +64,10 @@ Size = Annotated[int, Field(ge=0, le=2**50, description="bytes")]
 # PostgreSQL keeps no NUL in a text.
 NO_NUL = r"^[^\x00]*$"
 Text = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)]
+# Why a maintainer did something: blanks alone say nothing.
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)
+]
 
 
 class Request(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from coldfusion_shared.schemas.common import (
     EncodingName,
     FilePath,
     ModelName,
+    Reason,
     Request,
     Response,
     Sha256,
@@ -19,6 +21,8 @@ from coldfusion_shared.schemas.common import (
     Version,
 )
 from coldfusion_shared.schemas.files import FileEntry
+
+Verdict = Literal["pass", "warn", "quarantine", "reject"]
 
 
 class Work(Request):
@@ -100,13 +104,42 @@ class Declaration(Request):
     work: Work = Work()
 
 
+# From the mildest to the worst.
+VERDICTS: tuple[Verdict, ...] = ("pass", "warn", "quarantine", "reject")
+
+
 class Finding(Response):
     """What one screening check has to say."""
 
     check: str
-    verdict: Literal["pass", "warn", "reject"]
+    verdict: Verdict = Field(
+        description="warn: it is taken with this remark; quarantine: it waits for a maintainer"
+    )
     message: str = Field(description="one sentence for the contributor")
+    measured: FiniteFloat | None = Field(
+        default=None, description="what the check measured; null: no number decides"
+    )
+    limit: FiniteFloat | None = Field(
+        default=None, description="what it was compared with; null: nothing to compare with yet"
+    )
     tensors: list[str] = Field(default=[], description="tensors at fault, ten at most")
+
+
+def worst(findings: Iterable[Finding]) -> Verdict:
+    """Return the verdict of a screening: the worst of its findings'."""
+    return max((finding.verdict for finding in findings), key=VERDICTS.index, default="pass")
+
+
+class Effect(Response):
+    """What something did to a base: mean scores in percent, over the data sets of a suite."""
+
+    suite: str
+    base: float
+    score: float = Field(description="with it")
+    difference: float = Field(description="points that it gained")
+    standard_error: float | None = Field(
+        default=None, description="of the difference; null: the evaluators tell no errors"
+    )
 
 
 class Contribution(Response):
@@ -131,7 +164,33 @@ class Contribution(Response):
     reason: str | None = Field(description="why it was not accepted")
     hint: str | None = Field(description="what to do about it")
     findings: list[Finding]
+    decided_by: str | None = Field(
+        default=None,
+        description="the maintainer who released it from quarantine, or rejected it there; null: "
+        "nobody had to",
+    )
+    decision: str | None = Field(default=None, description="why, in the maintainer's words")
+    staleness: int | None = Field(
+        default=None, description="bases that it was behind when its round closed"
+    )
+    factor: float | None = Field(default=None, description="of its update, for being late")
+    carried: int = Field(default=0, description="times that it was moved on to a later round")
     weight: float | None = Field(description="its weight in the fuse")
+    cosine: float | None = Field(
+        default=None,
+        description="between its update and the mean of those of its round, as they were weighted",
+    )
+    norm_ratio: float | None = Field(
+        default=None,
+        description="length of its update over the median of those of its round, as they were "
+        "fused",
+    )
+    round_effect: Effect | None = Field(
+        default=None, description="of all that its round fused, as the gate measured it"
+    )
+    own_effect: Effect | None = Field(
+        default=None, description="of its update alone; null: the policy does not ask for it"
+    )
     result: Version | None = Field(description="the base that it went into")
     erased_at: datetime | None = Field(
         default=None, description="when its bytes were given up; null: they are kept"
@@ -167,8 +226,54 @@ class UploadPlan(Response):
     files: list[FileUpload]
 
 
+class Prospect(Response):
+    """What will become of a contribution, as things stand when it is declared."""
+
+    round: int = Field(description="the round that it will go into")
+    staleness: int = Field(description="bases that it will be behind")
+    factor: float = Field(description="of its update, for being late; 1: in time")
+    sentence: str
+
+
 class Declared(Response):
-    """The answer to a declaration: the receipt and where to send the bytes."""
+    """The answer to a declaration: the receipt, what will become of it, where to send the bytes."""
 
     contribution: Contribution
+    prospect: Prospect | None = None
     upload: UploadPlan
+
+
+class Withdrawal(Request):
+    """Take a contribution back."""
+
+    reason: Text | None = Field(
+        default=None, description="why; a maintainer who removes another's has to say it"
+    )
+    erase: bool = Field(
+        default=False, description="whether its stored weights are given up at once"
+    )
+
+
+class Withdrawn(Response):
+    """What a withdrawal did, and what it cannot undo."""
+
+    contribution: Contribution
+    changed: bool = Field(description="false: it was withdrawn before, and nothing was changed")
+    contained_in: list[Version] = Field(
+        description="bases that it went into, or that were fused onto such a one: they stay"
+    )
+    sentence: str
+
+
+class Decision(Request):
+    """A maintainer's decision on a contribution in quarantine."""
+
+    reason: Reason = Field(description="why; its contributor reads it")
+
+
+class Decided(Response):
+    """What came of a maintainer's decision."""
+
+    contribution: Contribution
+    changed: bool = Field(description="false: it was decided so before, and nothing was changed")
+    sentence: str

@@ -18,7 +18,8 @@ Score = Annotated[FiniteFloat, Field(ge=-100, le=100, description="percent")]
 Error = Annotated[FiniteFloat, Field(ge=0, le=200, description="points")]
 Examples = Annotated[int, Field(ge=0, le=10**9)]
 MOST_DATASETS, MOST_SEEDS = 200, 100
-
+# What the Repository's own evaluations are signed with; nobody else may be called so.
+OWN_EVALUATOR = "repository"
 
 SUITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -50,6 +51,11 @@ class Suite(Request):
     training: dict[Text, float | int | str | bool | None] = Field(
         default={}, description="settings of finetuned and few-shot that differ from the usual"
     )
+
+    @property
+    def metric(self) -> str:
+        """What an average over its data sets is of: their metric, or those that it mixes."""
+        return ", ".join(dict.fromkeys(dataset.metric for dataset in self.datasets))
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of all but the name: sorted keys, no spaces, UTF-8."""
@@ -108,28 +114,39 @@ class EvaluationReport(Request):
         ),
     ]
     standard_errors: dict[DatasetName, Error] = Field(
-        default={}, description="of the scores, in points: of seeds and of test examples together"
+        default={},
+        description="of the scores, in points: of seeds and of test examples together; needed "
+        "where the suite is pinned and there are two seeds or more",
     )
     by_seed: dict[DatasetName, Annotated[list[Score], Field(max_length=MOST_SEEDS)]] = Field(
-        default={}, description="each seed's score, in the order of `seeds`"
+        default={},
+        description="each seed's score, in the order of `seeds`; needed where the suite is pinned",
     )
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MOST_SEEDS)] = []
+    negative_flips: dict[DatasetName, Annotated[FiniteFloat, Field(ge=0, le=100)]] = Field(
+        default={},
+        description="of a candidate: percent of test examples that its base had right and it has "
+        "wrong, by data set, the mean over seeds",
+    )
     software: Text | None = Field(default=None, description="program and version that measured")
 
     @model_validator(mode="after")
     def _check_parts(self) -> EvaluationReport:
-        for part in (self.standard_errors, self.by_seed):
+        for part in (self.standard_errors, self.by_seed, self.negative_flips):
             if unknown := sorted(part.keys() - self.scores.keys()):
                 raise ValueError(f"there is no score of {unknown[0]!r}")
         if any(len(found) != len(self.seeds) for found in self.by_seed.values()):
             raise ValueError("by_seed has a score for each of the seeds")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("a seed is given twice")
         return self
 
 
 class Evaluation(Response):
-    """An evaluator's scores of one base."""
+    """An evaluator's scores of one base, or of one candidate."""
 
-    version: Version
+    version: Version | None = Field(description="null: of a candidate that is no base")
+    candidate: str | None = None
     suite: str
     suite_digest: Sha256 | None = None
     protocol: str
@@ -138,6 +155,7 @@ class Evaluation(Response):
     standard_errors: dict[str, float] = {}
     by_seed: dict[str, list[float]] = {}
     seeds: list[int] = []
+    negative_flips: dict[str, float] = {}
     average: float = Field(description="plain mean of the scores")
     standard_error: float | None = Field(
         default=None, description="of the average, in points; null where a data set has none"

@@ -47,3 +47,8 @@ class Recipe(Request):
         default=0.0,
         description="the new base is moved by this share of the way back to the pretrained model",
     )
+    step_cap: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        default=None,
+        description="how far the new base may be from the one before: its step, pull and all, is "
+        "scaled down to this share of that one's norm where it is longer; null: any way",
+    )

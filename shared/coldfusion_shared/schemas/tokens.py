@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from coldfusion_shared.schemas.common import Response
+from coldfusion_shared.schemas.common import ModelName, Response
 
 
 class Role(StrEnum):
@@ -26,3 +26,6 @@ class Whoami(Response):
     name: str
     role: Role
     expires_at: datetime | None = Field(description="null: the token does not expire")
+    models: list[ModelName] | None = Field(
+        default=None, description="the models that the role is for; null: all"
+    )

@@ -26,6 +26,17 @@ class OwnUsage(ContributorUsage):
         description="what kept and unfinished bytes may be together; null: any"
     )
     quota_uploads: int | None = Field(description="what unfinished uploads may be; null: any")
+    day_contributions: int = Field(default=0, description="declared in the last 24 hours")
+    day_bytes: int = Field(default=0, description="bytes of those")
+    quota_day: int | None = Field(
+        default=None, description="what day_contributions may be; null: any"
+    )
+    quota_day_bytes: int | None = Field(
+        default=None, description="what day_bytes may be; null: any"
+    )
+    quota_round: int | None = Field(
+        default=None, description="contributions to one round; null: any"
+    )
 
 
 class ModelUsage(Response):
@@ -41,6 +52,11 @@ class ModelUsage(Response):
     uploads: int = Field(description="unfinished uploads")
     unfinished_bytes: int = Field(description="bytes that those will have")
     contributors: list[ContributorUsage] = Field(description="the largest first")
+    damaged: list[str] = Field(
+        default=[],
+        description="a sentence on each base whose manifest was changed in the database: of those "
+        "only what people pull is counted",
+    )
 
 
 class Usage(Response):

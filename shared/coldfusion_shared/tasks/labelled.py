@@ -11,6 +11,7 @@ from coldfusion_shared.tasks.architectures import ARCHITECTURES
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import LABEL, TEXT, TEXT_END, TEXT_PAIR
 from coldfusion_shared.tasks.tokenized import tokenized
+from coldfusion_shared.tasks.tokens import PadRight
 
 if TYPE_CHECKING:
     from coldfusion_shared.data.dataset import Split
@@ -88,18 +89,10 @@ def named(labels: Sequence[str]) -> dict[str, dict[Any, Any]]:
 
 
 def padding_collator(tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
-    """Return what pads a batch to its longest example."""
-    from transformers import DataCollatorWithPadding
-
-    know_padding(tokenizer, model)
-    pad: Callable[[list[dict[str, Any]]], Any] = DataCollatorWithPadding(tokenizer)
-    return pad
-
-
-def know_padding(tokenizer: Any, model: Any) -> None:
-    """Tell a decoder which token is padding: it reads the last one before it."""
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    """Return what pads a batch to its longest example, so that padding changes no result."""
+    # A decoder reads the last token that is no padding; its own config may name another one.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return PadRight(tokenizer)
 
 
 def first(predictions: Any) -> Any:

@@ -14,7 +14,7 @@ from coldfusion_shared.data.values import labels_of, nearly_all, text_of, texts_
 from coldfusion_shared.errors import BadData
 from coldfusion_shared.tasks import Scoring, tasks
 from coldfusion_shared.tasks.heads import head_of
-from coldfusion_shared.tasks.labelled import cut, first, know_padding
+from coldfusion_shared.tasks.labelled import cut, first, padding_collator
 from coldfusion_shared.tasks.pretrained import load_model
 from coldfusion_shared.tasks.roles import LABEL, Role
 from coldfusion_shared.tasks.tokenized import tokenized
@@ -137,18 +137,21 @@ class MultipleChoice:
 
     def collator(self, tokenizer: Any, model: Any) -> Callable[[list[dict[str, Any]]], Any]:
         """Return what pads all texts of a batch to the longest of them."""
-        know_padding(tokenizer, model)
+        pad = padding_collator(tokenizer, model)
 
         def collate(examples: list[dict[str, Any]]) -> Any:
             import torch
 
             names = [name for name in examples[0] if name != "labels"]
-            flat = {name: [row for one in examples for row in one[name]] for name in names}
-            padded = tokenizer.pad(flat, return_tensors="pt")
+            texts = [
+                dict(zip(names, rows, strict=True))
+                for one in examples
+                for rows in zip(*(one[name] for name in names), strict=True)
+            ]
             # (batch, choices, tokens)
             batch = {
                 name: value.view(len(examples), -1, value.shape[-1])
-                for name, value in padded.items()
+                for name, value in pad(texts).items()
             }
             batch["labels"] = torch.tensor([example["labels"] for example in examples])
             return batch

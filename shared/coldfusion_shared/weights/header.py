@@ -10,11 +10,13 @@ because two readers could see two different models in one such file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unicodedata import is_normalized
 
 from coldfusion_shared.errors import MalformedWeights
 
@@ -28,7 +30,20 @@ FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 100_000
 MAX_NAME = 500
+# Letters of keys and values together. What trainers note there has some thousands.
+MAX_METADATA = 2**20
+# Brackets and commas that such a header may have, in names and metadata, too: what has more would
+# take half a gigabyte before anybody saw that it is no header.
+MAX_BRACKETS = 3 * MAX_TENSORS + MAX_METADATA
+MAX_COMMAS = 10 * MAX_TENSORS + MAX_METADATA
+_SEPARATORS = re.compile(r"[/\\]")
+# Letters that nobody sees, and that normalising leaves.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+# Of a name in a sentence.
+_SHOWN_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -132,11 +147,24 @@ def build_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def short(name: str) -> str:
+    """Return a tensor's name for a sentence, which a long one would fill."""
+    return name if len(name) <= _SHOWN_NAME else f"{name[: _SHOWN_NAME - 3]}..."
+
+
 def _load_json(raw: bytes) -> dict[str, Any]:
     if raw[:1] != b"{":
         raise MalformedWeights("The header does not start with '{'.")
+    if raw.count(b"[") + raw.count(b"{") > MAX_BRACKETS or raw.count(b",") > MAX_COMMAS:
+        raise MalformedWeights(f"The header describes more than {MAX_TENSORS} tensors.")
     try:
-        loaded = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        loaded = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_int=_size,
+            parse_float=_not_a_size,
+            parse_constant=_not_a_size,
+        )
     except UnicodeDecodeError:
         raise MalformedWeights("The header is not UTF-8.") from None
     except RecursionError:
@@ -146,6 +174,15 @@ def _load_json(raw: bytes) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise MalformedWeights("The header is not a JSON object.")
     return loaded
+
+
+def _size(digits: str) -> int:
+    return _not_a_size(digits) if digits[0] == "-" else int(digits)
+
+
+def _not_a_size(number: str) -> NoReturn:
+    # Also -0 and 1e3, which other readers refuse.
+    raise MalformedWeights(f"The header has a number that is no size: {number:.40}.")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -158,12 +195,28 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _metadata(entry: Any) -> dict[str, str]:
     if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
         raise MalformedWeights("The header's __metadata__ is not an object of texts.")
+    if not all(_is_text(key) and _is_text(value) for key, value in entry.items()):
+        raise MalformedWeights("The header's __metadata__ has halves of letters.")
+    letters = sum(len(key) + len(value) for key, value in entry.items())
+    if letters > MAX_METADATA:
+        raise MalformedWeights(
+            f"The header's __metadata__ has {letters} letters; {MAX_METADATA} are the limit.",
+            hint="Save the file without it; nothing in it is read.",
+        )
     return entry
 
 
+def _is_text(value: str) -> bool:
+    """Return whether `value` can be written down: JSON can escape what no text has."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _span(name: str, entry: Any, data_start: int) -> TensorSpan:
-    if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise MalformedWeights(f"A tensor has an impossible name: {name[:60]!r}.")
+    _check_name(name)
     if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
         raise MalformedWeights(f"Tensor {name!r} is not described by dtype, shape, data_offsets.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -175,6 +228,19 @@ def _span(name: str, entry: Any, data_start: int) -> TensorSpan:
     if stop - start != prod(shape) * ITEM_BYTES[dtype]:
         raise MalformedWeights(f"Tensor {name!r} has offsets that do not fit its shape and dtype.")
     return TensorSpan(name, dtype, tuple(shape), data_start + start, data_start + stop)
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise MalformedWeights(f"A tensor has an impossible name: {name[:60]!r}.")
+    # Two names that look the same would be two tensors, of which a person sees one.
+    if name != name.strip() or _INVISIBLE.search(name):
+        raise MalformedWeights(f"The name {name[:60]!a} has letters that nobody sees.")
+    if not is_normalized("NFKC", name):
+        raise MalformedWeights(f"The name {name[:60]!a} can be written in another way, too.")
+    # No name is used as a path here; elsewhere one may be.
+    if name[0] in "/\\" or ".." in _SEPARATORS.split(name):
+        raise MalformedWeights(f"A tensor is named like a path: {name[:60]!r}.")
 
 
 def _are_sizes(values: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from coldfusion_shared.evaluate.drawing import pool_share
 from coldfusion_shared.evaluate.metrics import scorer_of
 from coldfusion_shared.evaluate.results import DatasetResult, Evaluated
 from coldfusion_shared.evaluate.statistics import dataset_error
@@ -22,16 +23,23 @@ def entry(name: str, **fields: Any) -> SuiteDataset:
         "labels": 2,
         "train": 100,
         "validation": 50,
-        "test": 100,
+        "test": 200,
         "digest": "0" * 64,
     }
     return SuiteDataset(name=name, **{**given, **fields})
 
 
-def result(found: SuiteDataset, labels: Row, guesses: Sequence[Row]) -> DatasetResult:
+# Examples that there are for each one that a seed trains on.
+PLENTY = 10
+
+
+def result(
+    found: SuiteDataset, labels: Row, guesses: Sequence[Row], pool: int | None = None
+) -> DatasetResult:
     scorer = scorer_of(found.task, found.metric)
     assert scorer is not None
-    score, error = dataset_error(labels, guesses, scorer)
+    pool = pool or PLENTY * found.train
+    score, error = dataset_error(labels, guesses, scorer, pool_share(found.train, pool))
     return DatasetResult(
         name=found.name,
         metric=found.metric,
@@ -42,6 +50,8 @@ def result(found: SuiteDataset, labels: Row, guesses: Sequence[Row]) -> DatasetR
         standard_error=error,
         labels=tuple(labels),
         guesses=tuple(map(tuple, guesses)),
+        train=found.train,
+        pool=pool,
         data_digest=found.digest,
     )
 
@@ -58,6 +68,8 @@ def unscored(found: SuiteDataset, by_seed: Sequence[float]) -> DatasetResult:
         standard_error=None,
         labels=None,
         guesses=None,
+        train=found.train,
+        pool=PLENTY * found.train,
         data_digest=found.digest,
     )
 
@@ -80,6 +92,7 @@ def coins(
     *,
     seeds: int = 3,
     examples: int = 200,
+    pool: int | None = None,
     **fields: Any,
 ) -> Evaluated:
     """A base that is right by chance; the same examples are hard for each such base."""
@@ -90,5 +103,5 @@ def coins(
         labels = rng.integers(0, 2, examples)
         luck = rng.random(examples) + rng.normal(0, 0.05, (seeds, examples))
         guesses = np.where(luck < chance, labels, 1 - labels)
-        rows.append(result(found, labels.tolist(), guesses.tolist()))
+        rows.append(result(found, labels.tolist(), guesses.tolist(), pool))
     return evaluated(datasets, rows, **fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 import signal
 import subprocess
@@ -35,17 +37,23 @@ from coldfusion_shared.evaluate.features import Encoder
 from coldfusion_shared.evaluate.linear import RIDGE_STRENGTHS, STRENGTHS
 from coldfusion_shared.evaluate.protocols import Measured, protocol_named
 from coldfusion_shared.evaluate.results import Evaluated
-from coldfusion_shared.evaluate.runner import evaluate_base
+from coldfusion_shared.evaluate.runner import evaluate_base, pool_notes
 from coldfusion_shared.evaluate.suite import LoadedSuite, read_suite
-from coldfusion_shared.finetune import training
+from coldfusion_shared.finetune import FinetuneSettings, training
+from coldfusion_shared.finetune.checkpoints import Checkpoints, name_training
 from tests.shared.evaluate.suites import films, ratings, write_split, write_suite
 from tests.tiny_models import tiny_bert, tiny_model
+from tests.toy_data import toy_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SEEDS = (0, 1, 2)
 # Enough to learn something, quickly.
-QUICK = "training: {epochs: 3, lr: 3e-3, batch_size: 8}\nfew_shot: 24\n"
+QUICK = """
+training: {epochs: 3, lr: 3e-3, batch_size: 8}
+few_shot: 24
+few_shot_training: {epochs: 3, lr: 3e-3, batch_size: 8}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -200,8 +208,10 @@ def test_only_what_changed_is_computed_again(
 ) -> None:
     asked = computed(monkeypatch)
 
-    def run(datasets: str, seeds: tuple[int, ...] = (0, 1), more: str = "") -> Evaluated:
-        suite = read_suite(write_suite(folder, datasets, more))
+    def run(datasets: str, seeds: tuple[int, ...] = (0, 1), max_length: int = 24) -> Evaluated:
+        path = write_suite(folder, datasets)
+        path.write_text(path.read_text().replace("24", f"{max_length}"))
+        suite = read_suite(path)
         return evaluate_base(base, suite, "frozen", seeds, tmp_path)
 
     one = run("  - data: films\n")
@@ -224,7 +234,7 @@ def test_only_what_changed_is_computed_again(
     assert both.results[0] == more.results[0]
     assert 0 < sum(asked) <= 110
     asked[:] = []
-    run("  - data: films\n", (0, 1), "max_length: 12\n")
+    run("  - data: films\n", (0, 1), max_length=12)
     assert sum(asked) == texts
 
 
@@ -311,7 +321,7 @@ def test_a_run_that_was_killed_goes_on(
     measured: list[str] = []
 
     class Counting:
-        check, settings = chosen.check, chosen.settings
+        check, trained, settings = chosen.check, chosen.trained, chosen.settings
 
         def begin(self, *known: Any) -> Any:
             real = chosen.begin(*known)
@@ -332,12 +342,88 @@ def test_a_run_that_was_killed_goes_on(
 
 def test_an_interruption_is_not_swallowed(base: Path, suite: LoadedSuite, tmp_path: Path) -> None:
     def progress(done: float, total: int, what: str) -> None:
-        if done >= 4:
+        # All of the fourth may be told before it is kept.
+        if done > 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         evaluate_base(base, suite, "frozen", SEEDS, tmp_path, progress)
     assert len(list((tmp_path / "results").iterdir())) == 4
+
+
+def trainings(folder: Path, more: str) -> list[Any]:
+    """How the two protocols train, of a suite with these settings."""
+    suite = read_suite(write_suite(folder, "  - data: films\n", more)).suite
+    chosen: list[Any] = [protocol_named(name) for name in ("finetuned", "few-shot")]
+    return [one.training(suite, 0) for one in chosen]
+
+
+def test_each_protocol_that_trains_has_settings_of_its_own(folder: Path) -> None:
+    finetuned, few = trainings(folder, "")
+    assert (finetuned.epochs, finetuned.early_stopping) == (4, True)
+    assert (few.epochs, few.early_stopping) == (20, False)
+    changed, same = trainings(folder, "training: {epochs: 4, lr: 1e-3}\n")
+    assert (changed.epochs, changed.lr, same) == (4, 1e-3, few)
+    same, changed = trainings(folder, "few_shot_training: {epochs: 30}\n")
+    assert (changed.epochs, same) == (30, finetuned)
+    suite = read_suite(folder / "suite.yaml").suite
+    assert suite.training == {"few_shot_epochs": 30}
+
+
+def test_data_base_task_metric_and_tokenizer_name_a_training(base: Path, tmp_path: Path) -> None:
+    def named(folder: Path = base, metric: str | None = None, **changed: Any) -> str:
+        dataset = dataclasses.replace(toy_dataset(), **changed)
+        return name_training(folder, dataset, FinetuneSettings(), metric)
+
+    other = shutil.copytree(base, tmp_path / "other")
+    tokenizer = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(tokenizer + " ")
+    # The numbers of a classification can be those of a regression.
+    names = {named(), named(other), named(metric="macro F1"), named(task="regression")}
+    assert len(names) == 4
+    assert named(shutil.copytree(base, tmp_path / "same")) == named(metric="accuracy") == named()
+
+
+def test_a_training_that_was_killed_is_not_gone_on_with_by_another_metric(
+    base: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    class Watched(Checkpoints):
+        def __init__(self, place: Path, name: str) -> None:
+            begun.append(name)
+            super().__init__(place, name)
+
+    monkeypatch.setattr("coldfusion_shared.evaluate.finetuning.Checkpoints", Watched)
+    for metric in ("accuracy", "macro F1"):
+        suite = read_suite(write_suite(folder, f"  - {{data: films, metric: {metric}}}\n", QUICK))
+        evaluate_base(base, suite, "finetuned", (0,), tmp_path / metric)
+    assert len(set(begun)) == 2
+
+
+def test_what_small_data_sets_cost_is_said(suite: LoadedSuite, frozen: Evaluated) -> None:
+    # Ninety are wanted, of 60, 150 and 60.
+    assert [(one.train, one.pool) for one in frozen.results] == [(60, 60), (90, 150), (60, 60)]
+    assert [one.with_replacement for one in frozen.results] == [True] * 3
+    told = pool_notes(suite, "frozen")
+    assert [sentence.split(":")[0] for sentence in told] == ["films", "pairs", "ratings"]
+    assert "150 training examples, from which each seed draws 90 with replacement" in told[1]
+    assert "About 68 of them differ" in told[1]
+    # Of few examples no data set has less than twice as many.
+    assert pool_notes(suite, "few-shot") == []
+
+
+def test_what_killed_runs_have_left_is_removed_by_the_next_one(
+    base: Path, suite: LoadedSuite, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    old, fresh = results / ".a.json.x1.partial", results / ".b.json.x2.partial"
+    for path in (old, fresh):
+        path.write_text("half")
+    os.utime(old, (1000, 1000))
+    evaluate_base(base, suite, "frozen", (0,), tmp_path)
+    assert fresh.exists() and not old.exists()
 
 
 def test_finetuned_and_few_shot_measure_what_was_learnt(
@@ -351,6 +437,7 @@ def test_finetuned_and_few_shot_measure_what_was_learnt(
     few = evaluate_base(base, suite, "few-shot", (0,), tmp_path)
     assert (few.protocol, few.seeds) == ("few-shot", (0,))
     assert few.results[2].by_seed != finetuned.results[2].by_seed[:1]
+    assert [(one.train, one.pool) for one in few.results] == [(24, 60), (24, 150), (24, 60)]
     assert not (tmp_path / "training").exists()
 
 

@@ -117,6 +117,18 @@ def test_the_newest_stays_however_large(tmp_path: Path) -> None:
     cached(tmp_path).features(NAME, [texts("a")], never)
 
 
+def test_what_killed_processes_have_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    folder.mkdir()
+    old, fresh = (folder / f".{name}.npz.abc.partial" for name in ("old", "fresh"))
+    for path in (old, fresh, folder / "old.npz"):
+        path.write_bytes(b"half")
+        os.utime(path, (1000, 1000))
+    fresh.touch()
+    cached(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {fresh.name, "old.npz"}
+
+
 def test_a_full_disk_costs_nothing_but_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,22 @@ def test_every_architecture_has_features(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(features[5:6], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+def test_features_of_a_text_do_not_depend_on_its_batch(tmp_path: Path, kind: str) -> None:
+    folder = tiny_model(tmp_path, kind)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(folder)
+    short, long = "a film", "the film was good and the film was bad and the film was great"
+    encoder = Encoder(folder, 48)
+    together = encoder.features(Split({"text": (short, long)}))
+    alone = [encoder.features(Split({"text": (text,)}))[0] for text in (short, long)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    # And they are those of the text without any padding.
+    expected = plain_features(folder, Split({"text": (short, long)}), 48)
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+
+
 def test_a_probe_is_a_logistic_regression_on_them(base: Path) -> None:
     dataset = toy_dataset(train=40)
     result = probe(base, dataset, max_length=24)

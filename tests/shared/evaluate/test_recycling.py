@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 
 import pytest
@@ -60,13 +61,41 @@ def test_of_many_bases_the_first_and_the_last_are_shown() -> None:
     assert table.endswith(" 3 bases after v0 are not shown.\n")
 
 
-@pytest.mark.parametrize("name", ["a|b", "*a*", "<b>x", "`a`", "[x](y)", "a\\|b", "a\nb", "电影 é"])
+NAMES = [
+    *("a|b", "*a*", "<b>x", "`a`", "`a|b`", "[x](y)", "a\\|b", "a\\", "a\nb", "a\u2028b", "电影 é"),
+    *(
+        "<img src=x onerror=alert(1)>",
+        "<!-- a",
+        "&lt;b&gt;",
+        "&amp;",
+        "~~a~~",
+        "$a$",
+        "_a_",
+        "![a](b)",
+    ),
+    *("| --- |", "a\r\n\r\n# b", "<script>", "a" * 100),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_shown_as_it_is(name: str) -> None:
-    table = recycling_table([("v0", coins(0.6, (entry(name),), examples=20))])
-    row = table.splitlines()[2]
-    shown = row.removeprefix("| ").split(" | ")[0]
-    assert re.sub(r"\\(.)", r"\1", shown) == " ".join(name.split())
-    assert not re.search(r"[|*<>`\[\]]", re.sub(r"\\.", "", shown))
+    markdown = pytest.importorskip("markdown_it", reason="rich brings it with it")
+    table = recycling_table([(name, coins(0.6, (entry(name),), examples=20))])
+    page = markdown.MarkdownIt("commonmark", {"html": True}).enable("table").render(table)
+    found = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", page, re.S)
+    assert len(found) == 6
+    # No element within a cell, and the name once its entities are read.
+    shown = " ".join(name.split())
+    assert [html.unescape(found[place]) for place in (1, 2)] == [shown, shown]
+    assert not any("<" in found[place] for place in (1, 2))
+    # Some readers of Markdown know no backslash before these.
+    assert not re.search(r"[<>`]", table)
+
+
+def test_small_data_sets_are_said_to_be_drawn_with_replacement() -> None:
+    bases = [("v0", coins(0.6, BOTH, pool=150))]
+    assert "so few training examples of films, news that" in recycling_table(bases)
+    assert "replacement" not in recycling_table([("v0", coins(0.6, BOTH))])
 
 
 def test_other_suites_are_refused() -> None:

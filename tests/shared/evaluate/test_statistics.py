@@ -197,10 +197,11 @@ def test_ten_data_sets_of_three_seeds_have_about_twenty_degrees_of_freedom() -> 
     draws = np.random.default_rng(1).exponential(1.0, (2000, 10))  # chi squared, two of each
     nothing = np.zeros_like(draws)
     two = nothing + 2
-    found = Variances(draws, nothing + 1, nothing, nothing, two, two + 97).of_average()
+    parts = (draws, nothing + 1, *[nothing] * 4, two, two + 97)
+    found = Variances(*parts).of_average()
     assert found.total().mean() == pytest.approx((draws.mean() + 1) / 10)
     assert 18 < np.median(found.free_seeds) < 24
-    alone = Variances(*(part[:, :1] for part in (draws, draws, nothing, nothing, two, two)))
+    alone = Variances(*(part[:, :1] for part in parts))
     assert alone.of_average().free_seeds == pytest.approx(2)
 
 

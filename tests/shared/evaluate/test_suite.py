@@ -145,9 +145,10 @@ def test_a_data_set_that_cannot_be_measured_is_named(
         ("training: {lr: 0}\n", "training: lr: Input should be greater than 0"),
         ("training: {epochs: .nan}\n", "training: epochs: "),
         ("training: {lora: true}\n", "training, lora: nothing of that name"),
+        ("few_shot_training: {lr: 0}\n", "few_shot_training: lr: Input should be greater"),
+        ("few_shot_training: {lora: true}\n", "few_shot_training, lora: nothing of that"),
         ("seed: -1\n", "seed: "),
         ("few_shot: many\n", "few_shot: "),
-        ("name: two words\n", "name: "),
         ("seed: [1\n", "line "),
         ("seed: 2024-13-45\n", "no YAML"),
         ("\t\n", "line 3"),
@@ -155,6 +156,37 @@ def test_a_data_set_that_cannot_be_measured_is_named(
 )
 def test_a_setting_that_makes_no_sense_is_named(folder: Path, more: str, says: str) -> None:
     assert says in refusal(write_suite(folder, TWO, more)).message
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: a\ndatasets: [{data: data/films}]\nname: b\n", "line 3: 'name' is given twice"),
+        (f"name: a\ndatasets:{TWO}datasets:{TWO}", "line 8: 'datasets' is given twice"),
+        ("name: a\ndatasets:\n- data: data/films\n  data: x\n", "line 4: 'data' is given twice"),
+        ("name: a\nlimits: {test: 1, test: 2}\n", "line 2: 'test' is given twice"),
+    ],
+)
+def test_what_is_said_twice_is_named(folder: Path, text: str, says: str) -> None:
+    path = folder / "suite.yaml"
+    path.write_text(text)
+    assert says in refusal(path).message
+
+
+@pytest.mark.parametrize("data", ["~nosuch-user/x", "x" * 300, "data/" + "x" * 300, "a\0b"])
+def test_a_path_that_can_be_none_is_named(folder: Path, data: str) -> None:
+    refused = refusal(write_suite(folder, f"  - data: {json.dumps(data)}\n"))
+    assert "data set 1" in refused.message
+
+
+def test_a_path_of_a_suite_that_can_be_none(tmp_path: Path) -> None:
+    for name in ("x" * 300 + ".yaml", "a\0b.yaml"):
+        with pytest.raises(BadSuite, match="cannot be read"):
+            read_suite(tmp_path / name)
+
+
+def test_a_name_that_is_none(folder: Path) -> None:
+    assert "suite.yaml: name: " in refusal(write_suite(folder, TWO, name="two words")).message
 
 
 @pytest.mark.parametrize("content", [b"", b"- a\n", b"name\n", b"\xff\xfe", b"[" * 5000])
@@ -278,6 +310,27 @@ def test_what_cannot_be_pinned_is_left_as_it_is(folder: Path) -> None:
     with pytest.raises(BadSuite, match="cannot be written into a file of this form"):
         pin(path)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "own: &all {datasets: [{data: data/films}]}\n<<: *all\nname: toys\n",
+        "<<: {datasets: [{data: data/films}]}\nname: toys\n",
+        "name: toys\ndatasets: [{? [a, b] : c, data: data/films}]\n",
+        "name: toys\n? [a]\n: b\ndatasets: [{data: data/films}]\n",
+        "name: toys\ndatasets:\n- &a {data: &d data/films}\n- {<<: *a, data: *d, name: b}\n",
+    ],
+)
+def test_no_form_of_yaml_is_pinned_wrongly_or_ends_in_a_traceback(folder: Path, text: str) -> None:
+    path = folder / "suite.yaml"
+    path.write_text(text)
+    try:
+        pinned = pin(path)
+    except BadSuite as error:
+        assert str(path) in error.message and path.read_text() == text
+    else:
+        assert read_suite(path) == pinned
 
 
 def test_what_a_data_set_has_from_another_one_is_pinned_with_it(folder: Path) -> None:

@@ -14,7 +14,7 @@ def test_two_processes_share_a_training_and_one_writes(tmp_path: Path) -> None:
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *("-m", "tests.shared.finetune.together", str(base), str(tmp_path)),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     # 64 examples, 8 a step, 4 of them in each process; each step is told once.
     steps = re.findall(r"^step (\d+)$", done.stdout, re.MULTILINE)

@@ -65,10 +65,12 @@ def plan_of(
     *,
     executor: Executor | None = None,
     score: Score | None = None,
+    with_gram: bool = False,
 ) -> Plan:
     """Return the plan for `updates` onto a base."""
     base = onto.base if isinstance(onto, Onto) else onto
-    return make_plan(body(base.spans()), updates, recipe, executor, score=score)
+    spans = body(base.spans())
+    return make_plan(spans, updates, recipe, executor, score=score, with_gram=with_gram)
 
 
 def carried_out(
@@ -76,12 +78,17 @@ def carried_out(
     onto: Onto | Checkpoint,
     views: Sequence[View] | None = None,
     executor: Executor | None = None,
+    **options: Any,
 ) -> Views:
-    """Return the arrays of each view, by its name; the weights in the base's dtypes, unless set."""
+    """
+    Return the arrays of each view, by its name; the weights in the base's dtypes, unless set.
+
+    `options` are those of `fused`.
+    """
     full = onto if isinstance(onto, Onto) else Onto(onto)
     wanted = [weights_view(full.base.spans())] if views is None else views
     raw: dict[str, bytearray] = defaultdict(bytearray)
-    for piece in fused(plan, full, wanted, executor):
+    for piece in fused(plan, full, wanted, executor, **options):
         raw[piece.view] += piece.data
     return {name: read_file(bytes(data)) for name, data in raw.items()}
 

@@ -803,7 +803,8 @@ def test_an_update_of_nothing_leaves_the_base_as_it_is(tmp_path: Path) -> None:
     [{}, {"method": "norm_clipped_mean"}, {"method": "model_stock"}, {"method": "median"},
      {"method": "ties"}, {"method": "sce", "parameters": {"select_topk": 0.5}},
      {"method": "della"}, {"method": "breadcrumbs"}, {"method": "krum"},
-     {"dare": {"density": 0.5}}, {"optimizer": "adam"}],
+     {"dare": {"density": 0.5}}, {"optimizer": "adam"}, {"step_cap": 1e-3},
+     {"method": "ties", "optimizer": "momentum", "step_cap": 1e-3}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize(

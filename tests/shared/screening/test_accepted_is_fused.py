@@ -27,6 +27,8 @@ from coldfusion_shared.fusion.views import (
     weights_view,
 )
 from coldfusion_shared.schemas.recipes import Dare, Recipe
+from coldfusion_shared.screening import discover as checks
+from coldfusion_shared.screening.check import Tunable
 from coldfusion_shared.screening.screen import Encoded, screen
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import Checkpoint, FileSource
@@ -44,6 +46,12 @@ METHODS = [
     and not getattr(discover()[name], "needs_fisher", False)
 ]
 ENCODINGS = sorted(encodings())
+# What a model may set otherwise must not be what keeps a fuse from breaking.
+LENIENT = {
+    name: {"enabled": False}
+    for name in checks()
+    if issubclass(checks()[name].parameters_type, Tunable)
+}
 DTYPES = [np.dtype(np.float32), np.dtype(np.float16), BFLOAT16, np.dtype(np.float64)]
 
 
@@ -81,7 +89,11 @@ class Line:
         }
 
     def accepted(self, contributions: Sequence[Encoded]) -> list[Encoded]:
-        return [one for one in contributions if not screen(one, self.base).rejections]
+        return [
+            one
+            for one in contributions
+            if not screen(one, self.base, parameters=LENIENT).rejections
+        ]
 
     def fuse(self, contributions: Sequence[Encoded], recipe: Recipe) -> int:
         """Fuse what was accepted; return how many values stayed as they were."""

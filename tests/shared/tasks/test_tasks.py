@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from coldfusion_shared.data import Split
@@ -39,6 +40,30 @@ def test_examples_become_padded_batches(base: Path, pairs: bool) -> None:
     output = model(**task.collator(tokenizer, model)(list(encoded[:5])))
     assert output.logits.shape == (5, 2)
     assert output.loss.isfinite()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_padding_changes_nothing_of_what_a_decoder_makes_of_a_text(
+    kind: str, side: str, tmp_path: Path
+) -> None:
+    dataset = toy_dataset()
+    base = tiny_model(tmp_path, kind)
+    tokenizer = load_tokenizer(base)
+    tokenizer.padding_side = side
+    model = CLASSIFICATION.build_model(base, dataset).eval()
+    # As in the config of a base whose tokenizer has another padding token.
+    model.config.pad_token_id = len(tokenizer) - 1
+    examples = sorted(
+        CLASSIFICATION.encode(tokenizer, dataset.train, 24), key=lambda one: len(one["input_ids"])
+    )
+    pair = [examples[0], examples[-1]]
+    assert len(pair[0]["input_ids"]) < len(pair[1]["input_ids"])
+    collate = CLASSIFICATION.collator(tokenizer, model)
+    with torch.no_grad():
+        together = model(**collate(pair)).logits
+        alone = torch.cat([model(**collate([one])).logits for one in pair])
+    torch.testing.assert_close(together, alone)
 
 
 def test_scores_are_in_percent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from hypothesis import strategies as st
 from coldfusion_shared.errors import MalformedWeights
 from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.header import (
+    _INVISIBLE,
     ITEM_BYTES,
     MAX_HEADER_BYTES,
+    MAX_METADATA,
     MAX_NAME,
     MAX_TENSORS,
     Header,
@@ -40,11 +43,19 @@ TORCH_DTYPES = {
     "BOOL": torch.bool,
 }  # fmt: skip
 
+
+def is_plain(name: str) -> bool:
+    """Return whether a name is written in one way only, and is no path."""
+    parts = name.replace("\\", "/").split("/")
+    plain = unicodedata.normalize("NFKC", name) == name.strip() and not _INVISIBLE.search(name)
+    return plain and parts[0] != "" and ".." not in parts
+
+
 names = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")),
     min_size=1,
     max_size=20,
-).filter(lambda name: name.isprintable() and name != "__metadata__")
+).filter(lambda name: name.isprintable() and name != "__metadata__" and is_plain(name))
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 specs = st.dictionaries(names, st.tuples(st.sampled_from(sorted(ITEM_BYTES)), shapes), max_size=6)
 Specs = dict[str, tuple[str, tuple[int, ...]]]
@@ -176,6 +187,28 @@ HOSTILE: Mapping[str, bytes] = {
     "NUL in a name": raw_file({"a\0b": entry()}, bytes(8)),
     "escape in a name": raw_file({"a\x1b[31m": entry()}, bytes(8)),
     "right-to-left override in a name": raw_file({"a\u202eb": entry()}, bytes(8)),
+    "a path upwards as a name": raw_file({"../../etc/passwd": entry()}, bytes(8)),
+    "a path upwards in a name": raw_file({"layer/../../x": entry()}, bytes(8)),
+    "a path upwards with backslashes": raw_file({"layer\\..\\x": entry()}, bytes(8)),
+    "an absolute path as a name": raw_file({"/etc/passwd": entry()}, bytes(8)),
+    "a name with a ligature": raw_file({"\ufb01nal.weight": entry()}, bytes(8)),
+    "a name of wide letters": raw_file({"\uff57eight": entry()}, bytes(8)),
+    "a name with a combining accent": raw_file({"e\u0301": entry()}, bytes(8)),
+    "a letter that nobody sees in a name": raw_file({"x\u034fy": entry()}, bytes(8)),
+    "a selector at the end of a name": raw_file({"x\ufe0f": entry()}, bytes(8)),
+    "a filler as a name": raw_file({"\u1160": entry()}, bytes(8)),
+    "a space behind a name": raw_file({"x ": entry()}, bytes(8)),
+    "half a letter in metadata": raw_file(
+        f'{{"__metadata__":{{"a":"\\ud800"}},"x":{TEXT}}}', bytes(8)
+    ),
+    "half a letter as a key of metadata": raw_file(
+        f'{{"__metadata__":{{"\\udfff":"a"}},"x":{TEXT}}}', bytes(8)
+    ),
+    "offset of minus zero": raw_file(f'{{"x":{TEXT.replace("[0", "[-0")}}}', bytes(8)),
+    "millions of lists": raw_file('{"x":[' + "[]," * 2**21 + "0]}"),
+    "millions of objects": raw_file('{"x":[' + "{}," * 2**21 + "0]}"),
+    "millions of numbers": raw_file('{"x":[' + "7," * 2**22 + "0]}"),
+    "metadata without end": raw_file({"__metadata__": {"a": "b" * (MAX_METADATA + 1)}}),
     "line separator in a name": raw_file({"a\u2028b": entry()}, bytes(8)),
     "dtype unknown": one(dtype="F31"),
     "dtype in lower case": one(dtype="f32"),

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from coldfusion_shared.errors import EvaluationFailed
+from coldfusion_shared.evaluate.base_digest import Stamp, base_digest, stamps
 from coldfusion_shared.evaluate.results import Values
 from coldfusion_shared.registry import Registry
 
@@ -42,11 +44,27 @@ class Base:
 
     Attributes:
         folder: a transformers folder.
-        digest: SHA-256 (hex) of its weights, its config and its tokenizer.
+        digest: SHA-256 (hex) of its weights, its configs and its tokenizer.
+        stamps: of those files, from before they were read.
     """
 
     folder: Path
     digest: str
+    stamps: tuple[Stamp, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Return the model in `folder`, as it is now; raises `BadModel`."""
+        before = stamps(folder)
+        return cls(folder, base_digest(folder), before)
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with other files than the digest's; raises `EvaluationFailed`."""
+        if stamps(self.folder) != self.stamps:
+            raise EvaluationFailed(
+                f"The files in {self.folder} were changed while they were measured.",
+                hint="Leave them alone until it is done, and run the command again.",
+            )
 
 
 class Measurer(Protocol):
@@ -71,8 +89,17 @@ class MeasuringProtocol(Protocol):
     these it is kept, and taken again where they are the same.
     """
 
-    def check(self, data: SuiteData, folder: Path) -> None:
-        """Refuse (`BadSuite`, `BadModel`) a data set that it cannot measure the base on."""
+    def check(self, data: SuiteData, config: Path) -> None:
+        """
+        Refuse (`BadSuite`, `BadModel`) a data set that it cannot measure the base on.
+
+        Args:
+            data: the data set.
+            config: the base's config.json; nothing else of the base need be here yet.
+        """
+
+    def trained(self, data: SuiteData) -> int:
+        """Return how many training examples of a data set a seed draws."""
 
     def settings(self, suite: Suite) -> Mapping[str, Any]:
         """Return what else its scores depend on, as JSON can say it."""

@@ -9,4 +9,4 @@ from coldfusion_shared.evaluate.protocols import protocols
 # epochs of seven steps are too short for early stopping to tell anything by.
 USUAL = {"epochs": 20.0, "early_stopping": False}
 
-protocols.register("few-shot")(Finetuning(lambda data, seed: data.few(seed), USUAL, few=True))
+protocols.register("few-shot")(Finetuning(USUAL, few=True))

@@ -5,4 +5,4 @@ from __future__ import annotations
 from coldfusion_shared.evaluate.finetuning import Finetuning
 from coldfusion_shared.evaluate.protocols import protocols
 
-protocols.register("finetuned")(Finetuning(lambda data, seed: data.draw(seed), {}))
+protocols.register("finetuned")(Finetuning({}))

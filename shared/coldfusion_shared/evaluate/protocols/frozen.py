@@ -14,6 +14,7 @@ from coldfusion_shared.evaluate.feature_cache import FeatureCache
 from coldfusion_shared.evaluate.features import Encoder, quick_precision
 from coldfusion_shared.evaluate.metrics import scorer_of
 from coldfusion_shared.evaluate.protocols import Base, Measured, Measurer, Say, Tick, protocols
+from coldfusion_shared.evaluate.software import kept_by
 from coldfusion_shared.finetune.threads import fitting_threads
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ FEATURES_SHARE = 0.9
 class Frozen:
     """Linear probing: logistic regression for classes, ridge regression for numbers."""
 
-    def check(self, data: SuiteData, folder: Path) -> None:
+    def check(self, data: SuiteData, config: Path) -> None:
         """Refuse a task that no linear reader can read off one vector an example."""
         if data.entry.task not in READERS:
             raise BadSuite(
@@ -37,6 +38,10 @@ class Frozen:
                 f"{data.entry.task}; it can measure {' and '.join(READERS)}.",
                 hint="Take the protocol finetuned or few-shot, or a suite without that data set.",
             )
+
+    def trained(self, data: SuiteData) -> int:
+        """Return the suite's limit, or all that there are."""
+        return data.entry.train
 
     def settings(self, suite: Suite) -> Mapping[str, Any]:
         """Texts are cut, features computed in some precision, and strengths tried."""
@@ -71,7 +76,13 @@ class _Probing:
         scorer = scorer_of(data.entry.task, data.entry.metric)
         assert scorer is not None, "a task that has readers has scorers"
         train, validation = zip(features[:2], labels[:2], strict=True)
-        read = READERS[data.entry.task](train, validation, features[2], scorer)
+        read = READERS[data.entry.task](
+            train,
+            validation,
+            features[2],
+            scorer,
+            lambda share: tick(FEATURES_SHARE + (1 - FEATURES_SHARE) * share),
+        )
         guesses = tuple(read.guesses.tolist())
         return Measured(scorer(labels[2], guesses), guesses)
 
@@ -94,9 +105,12 @@ class _Probing:
                     f"The base makes numbers that are not finite of texts of {data.entry.name!r}.",
                     hint="Its weights are broken, or too large to compute with.",
                 )
+            # Before they are kept.
+            self.base.check_unchanged()
             return features
 
-        name = (self.base.digest, self.suite.max_length, self.precision, data.entry.digest)
+        settings = (self.suite.max_length, self.precision, kept_by())
+        name = (self.base.digest, data.entry.digest, *settings)
         return self.cache.features(name, splits, compute)
 
 

@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.fusion.gram import Gram
 from coldfusion_shared.fusion.sparsify import Sparsifier
 from coldfusion_shared.fusion.updates import Doubles, Floats
+from coldfusion_shared.parameters import Parameters as Parameters
+from coldfusion_shared.parameters import validated
 from coldfusion_shared.registry import Registry
-
-
-class Parameters(BaseModel):
-    """Base of every method's parameters; what a method does not know is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 @dataclass(frozen=True)
@@ -184,21 +179,6 @@ def check_parameters(name: str, parameters: Mapping[str, Any]) -> Parameters:
         InvalidRequest: a parameter is unknown or out of range.
     """
     return validated(f"the fusion method {name!r}", discover()[name].parameters, parameters)
-
-
-def validated(of: str, model: type[Parameters], parameters: Mapping[str, Any]) -> Parameters:
-    """Return `parameters` as `model`; raises `InvalidRequest`, which says whose they are."""
-    try:
-        return model.model_validate(dict(parameters))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(model.model_fields) or "none"
-        unknown = first["type"] == "extra_forbidden"
-        what = "there is no such parameter" if unknown else first["msg"].lower()
-        what = what.removeprefix("value error, ")
-        about = f"Parameter {where!r} of {of}" if where else f"The parameters of {of}"
-        raise InvalidRequest(f"{about}: {what}.", hint=f"Its parameters: {known}.") from None
 
 
 def check_count(name: str, method: Method, parameters: Parameters, count: int) -> None:

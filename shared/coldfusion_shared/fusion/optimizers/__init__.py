@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coldfusion_shared.fusion.methods import Parameters, validated
 from coldfusion_shared.fusion.updates import Doubles
+from coldfusion_shared.parameters import Parameters, validated
 from coldfusion_shared.registry import Registry
 
 State = dict[str, Doubles]

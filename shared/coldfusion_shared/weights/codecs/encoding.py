@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from coldfusion_shared.errors import BadWeights, IncompatibleWeights, MalformedWeights
 from coldfusion_shared.weights.body import body
-from coldfusion_shared.weights.header import TensorSpan
+from coldfusion_shared.weights.header import TensorSpan, short
 
 if TYPE_CHECKING:
     from coldfusion_shared.fusion.executor import Executor
@@ -190,4 +190,4 @@ def refuse(error: type[BadWeights], faults: Mapping[str, Iterable[str]]) -> None
 
 def listed(names: list[str]) -> str:
     """Return the first of `names` for a message."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(short, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coldfusion_shared.errors import IncompatibleWeights
 from coldfusion_shared.weights.body import OPTIONAL_MODULE, align, body, is_head
 from coldfusion_shared.weights.checkpoint import StoredTensor
-from coldfusion_shared.weights.header import TensorSpan
+from coldfusion_shared.weights.header import TensorSpan, short
 from coldfusion_shared.weights.lora.config import MAX_SCALE, MERGE_HINT, AdapterConfig
 from coldfusion_shared.weights.lora.parts import Parts, Role, sorted_out
 
@@ -195,7 +195,7 @@ def _faults(
     """Yield what is wrong with the adapter's tensors for the base's tensor `span`."""
     narrow = [tensor.span for tensor in one.tensors.values() if not tensor.span.is_float]
     if narrow:
-        yield f"{narrow[0].name} is {narrow[0].dtype}, not floating-point"
+        yield f"{short(narrow[0].name)} is {narrow[0].dtype}, not floating-point"
         return
     whole = one.whole
     if whole is not None and not _takes_its_place(whole.span, span):
@@ -277,7 +277,7 @@ def _change(one: Parts, span: TensorSpan, scale: float, orientation: _Orientatio
 
 
 def _misfit(faults: list[tuple[str, str]]) -> IncompatibleWeights:
-    shown = "; ".join(f"{name}: {fault}" for name, fault in faults[:SHOWN])
+    shown = "; ".join(f"{short(name)}: {fault}" for name, fault in faults[:SHOWN])
     more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
     wasteful = all(fault.endswith(WASTEFUL) for _, fault in faults)
     return IncompatibleWeights(

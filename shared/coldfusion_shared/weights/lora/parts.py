@@ -8,6 +8,7 @@ from typing import Literal
 
 from coldfusion_shared.errors import IncompatibleWeights
 from coldfusion_shared.weights.checkpoint import StoredTensor
+from coldfusion_shared.weights.header import short
 from coldfusion_shared.weights.lora.config import MERGE_HINT
 
 Role = Literal["A", "B", "embedding_A", "embedding_B", "magnitude", "whole", "start"]
@@ -69,7 +70,7 @@ def sorted_out(tensors: Mapping[str, StoredTensor]) -> dict[str, Parts]:
         parts = found.setdefault(name, Parts(name))
         if role in parts.tensors:
             raise IncompatibleWeights(
-                f"The adapter has two tensors for {name!r}.",
+                f"The adapter has two tensors for {short(name)!r}.",
                 hint="Save it again with peft's save_pretrained().",
                 tensors=[parts.tensors[role].span.name, stored],
             )
@@ -84,7 +85,8 @@ def _named(stored: str) -> tuple[str, Role]:
             return f"{name.removesuffix(ending)}.weight", role
     if any(part.startswith("lora_") for part in name.split(".")):
         raise IncompatibleWeights(
-            f"The adapter has a tensor of a kind that cannot be read as an update: {stored!r}.",
+            "The adapter has a tensor of a kind that cannot be read as an update: "
+            f"{short(stored)!r}.",
             hint=MERGE_HINT,
             tensors=[stored],
         )

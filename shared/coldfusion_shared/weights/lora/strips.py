@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from coldfusion_shared.errors import NonFiniteWeights
 from coldfusion_shared.weights.checkpoint import StoredTensor
+from coldfusion_shared.weights.header import short
 
 Values = npt.NDArray[Any]
 
@@ -97,7 +98,7 @@ def check_finite(tensor: StoredTensor, values: Values) -> None:
     """Raise `NonFiniteWeights` where `values`, some of an adapter's `tensor`, are not finite."""
     if not np.isfinite(values).all():
         raise NonFiniteWeights(
-            f"The adapter has NaN or infinity in tensor {tensor.span.name!r}.",
+            f"The adapter has NaN or infinity in tensor {short(tensor.span.name)!r}.",
             hint="Train it again with a lower learning rate: nothing sound can be made from it.",
             tensors=[tensor.span.name],
         )

@@ -1,0 +1,1 @@
+"""Measuring models for their scores: what is asked for, found, refused, measured and posted."""

@@ -1,0 +1,1 @@
+"""What to look at first: the demo, its data, a notebook."""
