@@ -204,6 +204,35 @@ async def gather(
     return found
 
 
+def test_what_happens_between_a_watchers_look_and_the_readers_first_is_seen(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def watch() -> int:
+        broker = Broker(repo.ctx.database)
+        before = await broker.newest()
+        look = broker._newest
+
+        def late_look() -> int:
+            add(repo, 1)
+            return look()
+
+        monkeypatch.setattr(broker, "_newest", late_look)
+        watching = broker.watch(lambda event: True, before)
+        first = asyncio.ensure_future(anext(watching))  # type: ignore[call-overload]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (broker.begun._waiters or any(queue._getters for queue in broker.queues)):  # type: ignore[attr-defined]
+                await asyncio.sleep(0.005)
+            reader = asyncio.create_task(broker.run())
+            event = await first
+            await watching.aclose()  # type: ignore[attr-defined]
+            broker.stop()
+            await reader
+        assert event is not None
+        return int(event.id) - before
+
+    assert asyncio.run(watch()) == 1
+
+
 def test_events_arrive_as_they_happen_with_their_ids(repo: Repository) -> None:
     async def watch() -> list[dict[str, str]]:
         async with running(repo) as broker:

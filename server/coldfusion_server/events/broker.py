@@ -32,6 +32,8 @@ class Broker:
         self.database = database
         self.last = 0
         self.queues: set[asyncio.Queue[Event | None]] = set()
+        # Set once `last` is known: what happens from then on is handed out.
+        self.begun = asyncio.Event()
         self.stopped = False
 
     async def run(self) -> None:
@@ -39,6 +41,7 @@ class Broker:
         while not self.stopped:
             with suppress(ColdFusionError):  # A database that is away comes back.
                 self.last = await anyio.to_thread.run_sync(self._newest)
+                self.begun.set()
                 break
             await asyncio.sleep(POLL_SECONDS)
         while not self.stopped:
@@ -52,6 +55,7 @@ class Broker:
     def stop(self) -> None:
         """End all streams, so that a server can shut down while somebody watches."""
         self.stopped = True
+        self.begun.set()
         for queue in list(self.queues):
             self._end(queue)
 
@@ -73,6 +77,8 @@ class Broker:
         self.queues.add(queue)
         try:
             last = await self.newest() if after is None else after
+            # What happens between a look of ours and the reader's first would be missed by both.
+            await self.begun.wait()
             while missed := await anyio.to_thread.run_sync(self._read_after, last):
                 for event in missed:
                     last = event.id
