@@ -24,6 +24,7 @@ from benchmarks import (
     rounds,
     screening,
     transfer,
+    watchers,
 )
 
 FOLDER = Path("build/benchmarks")
@@ -44,6 +45,7 @@ def main() -> int:
         "honest": _honest,
         "attacks": _attacks,
         "privacy": _privacy,
+        "watchers": _watchers,
     }
     sys.stdout.write(tables.get(options.what, _fusion)(options) + "\n")
     return 0
@@ -137,6 +139,19 @@ def _rounds(options: argparse.Namespace) -> str:
     return rounds.table(settings)
 
 
+def _watchers(options: argparse.Namespace) -> str:
+    _end_tidily()
+    settings = watchers.Settings(
+        folder=options.folder / "watchers",
+        watchers=options.watchers,
+        rate=options.rate,
+        seconds=options.seconds,
+        events=options.events,
+        rounds=options.rounds,
+    )
+    return watchers.table(settings)
+
+
 def _screening(options: argparse.Namespace) -> str:
     return screening.table(screening.Settings(options.folder, options.layers, options.repeats))
 
@@ -220,7 +235,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--many", type=int, default=64, help="contributions in the memory table")
     commands = parser.add_subparsers(
         dest="what",
-        metavar="transfer|finetune|encodings|evaluate|rounds|screening|honest|attacks|privacy",
+        metavar="transfer|finetune|encodings|evaluate|rounds|screening|honest|attacks|privacy|"
+        "watchers",
     )
     add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
     add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
@@ -240,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_honest(commands)
     _add_attacks(commands)
     _add_privacy(commands)
+    _add_watchers(commands)
     return parser
 
 
@@ -301,6 +318,17 @@ def _add_rounds(commands: Any) -> None:
     add("--layers", type=int, default=12, help="size of its model; 12 is RoBERTa-base")
     add("--repeats", type=int, default=3, help="large rounds")
     add("--rounds", type=int, default=60, help="of the tiny model")
+
+
+def _add_watchers(commands: Any) -> None:
+    about = "reading the API while many watch; see watchers --help"
+    add = commands.add_parser("watchers", help=about, description=watchers.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="for Repositories")
+    add("--watchers", type=int, default=200, help="open event streams")
+    add("--rate", type=float, default=50, help="requests a second")
+    add("--seconds", type=float, default=30, help="how long, for each line")
+    add("--events", type=float, default=2, help="announcements a second")
+    add("--rounds", type=int, default=5, help="of history")
 
 
 def _add_screening(commands: Any) -> None:

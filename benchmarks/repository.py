@@ -22,10 +22,11 @@ from coldfusion_server.storage.local import LocalStore
 from coldfusion_server.storage.s3.connection import S3Options
 from coldfusion_server.storage.s3.store import S3Store
 from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.schemas.rounds import Round
 
 PROGRAMS = Path(sys.executable).parent
 WAIT_SECONDS = 600
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,11 @@ class Repository:
     worker: int
     store: ObjectStore
 
-    def create_model(self, name: str, folder: Path, contributions: int = 1000) -> None:
+    def create_model(
+        self, name: str, folder: Path, contributions: int = 1000, *, public: bool = False
+    ) -> None:
         """Make a model of the transformers model in `folder`; a round takes so many."""
-        few = ["--min-contributions", str(contributions)]
+        few = ["--min-contributions", str(contributions), *["--public"] * public]
         command = ["model", "create", name, "--from", str(folder), *few]
         _call(command, self.folder, self.environment)
 
@@ -73,6 +76,14 @@ class Repository:
                     raise RuntimeError(f"The contribution {contribution} is {state}.")
                 _pause(started, f"the verdict on {contribution}")
         return time.perf_counter() - started
+
+    def wait_published(self, model: str, number: int) -> Round:
+        """Wait until a round has published its base; return it."""
+        started = time.perf_counter()
+        with Api(Connection(self.url, self.token)) as api:
+            while (found := api.round(model, number)).result is None:
+                _pause(started, f"v{number}")
+        return found
 
     def discard(self, contribution: str) -> None:
         """Remove what has arrived of an upload."""

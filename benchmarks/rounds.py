@@ -24,15 +24,11 @@ from benchmarks.models import write_models
 from benchmarks.programs import Inputs, ours
 from benchmarks.repository import Repository, running
 from coldfusion_client import Client
-from coldfusion_client.api import Api
-from coldfusion_client.connection import Connection
-from coldfusion_shared.schemas.rounds import Round
 from coldfusion_shared.weights.header import build_header
 
 MODEL = "bench/model"
 THREADS = 2
 FACTOR, ROUNDS_A_MINUTE = 1.5, 60.0
-WAIT_SECONDS, POLL_SECONDS = 600.0, 0.01
 # A tiny model's tensors.
 TINY = [("encoder.weight", "F32", (64, 64)), ("encoder.bias", "F32", (64,))]
 
@@ -95,7 +91,7 @@ def _publication(folder: Path, base: Path, models: Sequence[Path]) -> float:
     with running(folder) as repository, _client(repository, folder) as client:
         repository.create_model(MODEL, base, len(models))
         accepted = [client.contribute(MODEL, model, "v0", wait=True).decided_at for model in models]
-        ended = _published(repository, 1).finished_at
+        ended = repository.wait_published(MODEL, 1).finished_at
     shutil.rmtree(folder)
     assert ended is not None and accepted[-1] is not None, "both were decided"
     return (ended - accepted[-1]).total_seconds()
@@ -104,14 +100,14 @@ def _publication(folder: Path, base: Path, models: Sequence[Path]) -> float:
 def _a_minute(folder: Path, rounds: int) -> float:
     """Return how many rounds of a tiny model a minute has."""
     shutil.rmtree(folder, ignore_errors=True)
-    base = _tiny(folder / "base", 0)
+    base = write_tiny(folder / "base", 0)
     with running(folder / "repository") as repository, _client(repository, folder) as client:
         repository.create_model(MODEL, base, 1)
         started = time.perf_counter()
         for number in range(1, rounds + 1):
-            tiny = _tiny(folder / "finetuned", number)
+            tiny = write_tiny(folder / "finetuned", number)
             client.contribute(MODEL, tiny, f"v{number - 1}", wait=False)
-            _published(repository, number)
+            repository.wait_published(MODEL, number)
         seconds = time.perf_counter() - started
     shutil.rmtree(folder)
     return 60 * rounds / seconds
@@ -121,18 +117,7 @@ def _client(repository: Repository, folder: Path) -> Client:
     return Client(repository.url, repository.token, cache=folder / "cache")
 
 
-def _published(repository: Repository, number: int) -> Round:
-    started = time.perf_counter()
-    with Api(Connection(repository.url, repository.token)) as api:
-        while time.perf_counter() - started < WAIT_SECONDS:
-            found = api.round(MODEL, number)
-            if found.result is not None:
-                return found
-            time.sleep(POLL_SECONDS)
-    raise RuntimeError(f"waited in vain for v{number}")
-
-
-def _tiny(folder: Path, seed: int) -> Path:
+def write_tiny(folder: Path, seed: int) -> Path:
     """Write a model of a few thousand values; all are near the one of seed 0."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "roberta"}))
