@@ -76,6 +76,7 @@ def _collect(ctx: Context, holder: str) -> bool:
         bytes=found.total.bytes,
         uploads=found.uploads,
         erased_contributions=found.erased,
+        sign_ins=found.sign_ins,
         kept=found.kept.objects,
     )
     return True

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 from types import FrameType, TracebackType
@@ -54,6 +54,7 @@ class Repository:
         first_token: bool = True,
         evaluator: Sequence[str] | None = None,
         evaluator_once: Sequence[str] = (),
+        evaluator_settings: Mapping[str, str] | None = None,
     ) -> None:
         """
         Prepare everything that can fail: folder, database, port.
@@ -65,6 +66,7 @@ class Repository:
             first_token: whether to make an admin's token if there is no token yet.
             evaluator: the command of an evaluator to run beside; it calls `give_way`.
             evaluator_once: more arguments of it, for its first start alone.
+            evaluator_settings: variables of its environment beside this process's own.
 
         Raises:
             ConfigurationError, DataFolderTooNew, PortInUse: it cannot start; the message says why.
@@ -86,7 +88,7 @@ class Repository:
             for target in targets
         ]
         if evaluator is not None:
-            arguments = ("evaluator", evaluator, self.stop, evaluator_once)
+            arguments = ("evaluator", evaluator, self.stop, evaluator_once, evaluator_settings)
             self.threads.append(
                 Thread(target=supervise, args=arguments, daemon=True, name=supervise.__name__)
             )

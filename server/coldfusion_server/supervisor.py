@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event, Thread
 
 import structlog
@@ -24,7 +24,13 @@ END_SECONDS = 8.0
 ORPHAN_SECONDS = 20
 
 
-def supervise(name: str, command: Sequence[str], stop: Event, once: Sequence[str] = ()) -> None:
+def supervise(
+    name: str,
+    command: Sequence[str],
+    stop: Event,
+    once: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+) -> None:
     """
     Keep the process of `command` running until `stop` is set, then end it.
 
@@ -36,11 +42,13 @@ def supervise(name: str, command: Sequence[str], stop: Event, once: Sequence[str
         command: the program and its arguments.
         stop: ends both.
         once: more arguments, for the first start alone.
+        settings: variables of its environment beside our own; other users see command lines.
     """
     pause, more = FIRST_PAUSE, once
+    environment = {**os.environ, **(settings or {})}
     while not stop.is_set():
         begun = time.monotonic()
-        status = _run(name, [*command, *more], stop)
+        status = _run(name, [*command, *more], stop, environment)
         more = ()
         if stop.is_set():
             return
@@ -56,9 +64,9 @@ def end_with_parent() -> None:
     Thread(target=_await_parent, daemon=True, name="parent").start()
 
 
-def _run(name: str, command: Sequence[str], stop: Event) -> int:
+def _run(name: str, command: Sequence[str], stop: Event, environment: Mapping[str, str]) -> int:
     """Run the child to its end, or to ours; return its exit status."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as child:
         log.info(f"{name} started", pid=child.pid)
         while child.poll() is None and not stop.wait(POLL_SECONDS):
             pass

@@ -183,7 +183,7 @@ class TokenExpired(ColdFusionError):
 
 
 class TokenRevoked(ColdFusionError):
-    """The token was good until somebody revoked it."""
+    """The token was good until somebody revoked it, or blocked its holder."""
 
     code = "token_revoked"
 

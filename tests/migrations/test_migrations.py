@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     inspect,
     select,
+    text,
 )
 
 from coldfusion_server.db import tables
@@ -113,6 +114,36 @@ def test_up_with_rows_down_and_up_again(database: Database) -> None:
     migrate(database)
     assert set(counts(database).values()) == {0}
     fill(database)
+
+
+def test_contributors_from_before_are_not_blocked_and_stay_on_the_way_down(
+    database: Database,
+) -> None:
+    command.upgrade(config(database), "0011")
+    with database.engine.begin() as connection:
+        values = {"at": NOW.isoformat(" "), "name": "ann"}
+        connection.execute(
+            text("INSERT INTO contributors (id, name, created_at) VALUES (1, :name, :at)"), values
+        )
+        connection.execute(
+            text(
+                "INSERT INTO tokens (id, contributor_id, role, sha256, created_at) "
+                "VALUES ('a', 1, 'reader', 'b', :at)"
+            ),
+            values,
+        )
+    migrate(database)
+    with database.write() as session:
+        row = session.scalars(select(tables.TokenRow)).one().contributor
+        assert (row.name, row.created_at, row.blocked_at, row.blocked_reason) == (
+            "ann", NOW, None, None,
+        )  # fmt: skip
+        row.blocked_at, row.blocked_reason = NOW, "ä"
+    command.downgrade(config(database), "0011")
+    with database.engine.connect() as connection:
+        found = connection.execute(text("SELECT * FROM contributors")).mappings().one()
+        assert (set(found), found["name"]) == ({"id", "name", "created_at"}, "ann")
+        assert connection.scalar(text("SELECT contributor_id FROM tokens")) == 1
 
 
 def test_the_migrations_make_what_the_tables_say(database: Database) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -621,6 +622,15 @@ def children(server: Server) -> list[int]:
     return [int(pid) for task in path.iterdir() for pid in (task / "children").read_text().split()]
 
 
+def commands_with(word: str) -> Iterator[int]:
+    """Yield which processes of this machine have `word` on their command lines."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        # It may end while it is looked at.
+        with suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes():
+                yield int(folder.name)
+
+
 def evaluated(server: Server, model: str) -> list[Json]:
     found: list[Json] = server.get(f"/models/{model}/bases/v0/evaluations")
     return found
@@ -657,6 +667,21 @@ def test_an_evaluator_does_not_outlive_a_server_that_is_killed(server: Server, f
     (child,) = patiently(lambda: children(server), "the evaluator")
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
     patiently(lambda: not alive(child), "the evaluator's end")
+
+
+def test_the_databases_url_is_on_no_command_line_but_the_operators_own(
+    server: Server, films: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    url = f"sqlite:///{tmp_path / 'elsewhere' / 'other.db'}"
+    server.options = ("--evaluate", str(films), "--database-url", url)
+    server.start()
+    assert server.process is not None
+    (child,) = patiently(lambda: children(server), "the evaluator")
+    # It has found the database, where it tells of its suite.
+    patiently(lambda: server.get("/suites")["items"], "the suite")
+    assert alive(child) and children(server) == [child]
+    assert list(commands_with(url)) == [server.process.pid]
 
 
 def test_an_evaluator_of_its_own_ends_on_a_signal_and_another_goes_on(

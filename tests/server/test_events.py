@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from coldfusion_server.api.events import _lines, stream_events
+from coldfusion_server.cli.operator import OPERATOR
 from coldfusion_server.events import broker as broker_module
 from coldfusion_server.events import outbox
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services import evaluation_tries, evaluations, leases
+from coldfusion_server.services.blocking import block
 from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.evaluation_tries import Measurement, Subject
 from coldfusion_server.services.tokens import authenticate, revoke_token
+from coldfusion_shared.schemas.contributors import Block
 from coldfusion_shared.schemas.evaluations import EvaluationReport
 from tests.server.asgi import request
 from tests.server.backends import both_databases
@@ -297,7 +300,7 @@ def test_a_watcher_sees_what_it_asked_for_and_may_see(repo: Repository) -> None:
     assert reader == [PRIVATE] * 2 + ["demo/other"] * 2 + [MODEL]
 
 
-@pytest.mark.parametrize("how", ["revoked", "expired"])
+@pytest.mark.parametrize("how", ["revoked", "expired", "blocked"])
 def test_a_stream_ends_with_its_token(
     how: str, repo: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,6 +311,8 @@ def test_a_stream_ends_with_its_token(
     def end() -> None:
         if how == "revoked":
             revoke_token(repo.ctx, "r")
+        elif how == "blocked":
+            block(repo.ctx, "r", Block(reason="a test"), OPERATOR)
         else:
             repo.clock.advance(hours=2)
         add(repo, 2, PRIVATE)

@@ -11,6 +11,7 @@ from coldfusion_server.cli import (
     bisect,
     checks,
     contribution,
+    contributor,
     db,
     doctor,
     evaluator,
@@ -77,6 +78,7 @@ round.app.command("again")(round_moves.again)
 round.app.command("bisect")(bisect.bisect)
 app.add_typer(round.app, name="round")
 app.add_typer(contribution.app, name="contribution")
+app.add_typer(contributor.app, name="contributor")
 app.add_typer(token.app, name="token")
 app.add_typer(invite.app, name="invite")
 app.add_typer(audit.app, name="audit")

@@ -30,7 +30,7 @@ def gc(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Remove objects and unfinished uploads that nothing needs any more.
+    """Remove objects, unfinished uploads and past sign-ins that nothing needs any more.
 
     What a base or a round under way is made of stays, and contributions as long as their model's
     policy keeps them. Of the rest goes what was stored more than `gc_grace_hours` ago. It is safe
@@ -59,6 +59,7 @@ def _data(found: Collected) -> dict[str, Any]:
         **{name: asdict(getattr(found, name)) for name in ("total", "young", "kept")},
         "uploads": found.uploads,
         "erased_contributions": found.erased,
+        "sign_ins": found.sign_ins,
         "damaged": found.damaged,
     }
 
@@ -73,6 +74,8 @@ def _text(found: Collected) -> str:
         (reason.value, heap.objects, size(heap.bytes)) for reason, heap in found.garbage.items()
     ]
     went = f"{said(found.total)} and {count(found.uploads, 'unfinished upload')}"
+    if found.sign_ins:
+        went += f", beside {count(found.sign_ins, 'past sign-in')}"
     rest = f"{said(found.kept)} are needed, {said(found.young)} younger than the grace period."
     last = f"Removed {went}; {rest}"
     if found.dry_run:

@@ -68,10 +68,11 @@ def list_tokens(
                 "created_at": row.created_at,
                 "expires_at": row.expires_at,
                 "revoked_at": row.revoked_at,
+                "blocked_at": row.contributor.blocked_at,
             }
             for row in find(context)
         ]
-    head = ("ID", "NAME", "ROLE", "MODELS", "CREATED", "EXPIRES", "REVOKED")
+    head = ("ID", "NAME", "ROLE", "MODELS", "CREATED", "EXPIRES", "REVOKED", "BLOCKED")
     lines = [[_cell(value) for value in row.values()] for row in rows]
     show(rows, as_json, table(head, lines))
 

@@ -64,13 +64,16 @@ def up(
         )
     if evaluate is not None:
         check_startable(evaluate)
-        command = _evaluator(evaluate, data_dir, database_url, log_level, log_json)
+        command = _evaluator(evaluate, data_dir, log_level, log_json)
+    # It may hold a password, and other users see command lines.
+    private = {} if database_url is None else {"COLDFUSION_DATABASE_URL": database_url}
     with Repository(
         settings,
         scheduler=scheduler,
         worker=worker,
         first_token=first_token,
         evaluator=command,
+        evaluator_settings=private,
         # A base that ends the evaluator's process would otherwise be tried for ever.
         evaluator_once=["--again"] * again,
     ) as repository:
@@ -88,15 +91,13 @@ def up(
 def _evaluator(
     suite: Path,
     data_dir: Path | None,
-    database_url: str | None,
     log_level: str | None,
     log_json: bool,
 ) -> list[str]:
-    """Return the command of an evaluator with the flags that were given here."""
+    """Return the command of an evaluator with the flags that were given here, but for secrets."""
     flags = {
         "--suite": suite,
         "--data-dir": data_dir,
-        "--database-url": database_url,
         "--log-level": log_level,
     }
     given = [word for name, value in flags.items() if value for word in (name, str(value))]

@@ -176,6 +176,9 @@ class ContributorRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     created_at: Mapped[datetime]
+    # Since when nothing lets them in, neither tokens nor sign-ins nor invitations, and why.
+    blocked_at: Mapped[datetime | None]
+    blocked_reason: Mapped[str | None] = mapped_column(Text)
 
 
 class TokenRow(Table):

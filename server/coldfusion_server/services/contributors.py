@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import ContributorRow, InvitationRow
-from coldfusion_shared.errors import InvalidRequest, NameTaken
+from coldfusion_shared.errors import InvalidRequest, NameTaken, NotFound
 from coldfusion_shared.schemas.evaluations import OWN_EVALUATOR
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_])?")
@@ -66,6 +66,19 @@ def free_name(session: Session, wanted: str) -> str:
             if session.scalar(kept.limit(1), {"name": name.lower()}) is None:
                 return name
     return f"{wanted}-{secrets.token_hex(4)}"
+
+
+def existing(session: Session, name: str) -> ContributorRow:
+    """Return the contributor called `name`, locked; raises `NotFound`."""
+    query = select(ContributorRow).where(ContributorRow.name == name)
+    # No name has a NUL, and PostgreSQL refuses one.
+    row = None if "\0" in name else session.scalar(query.with_for_update())
+    if row is None:
+        raise NotFound(
+            f"There is no contributor {name[:100]!r} here.",
+            hint="See: coldfusion-server contributor list",
+        )
+    return row
 
 
 def named(session: Session, name: str, now: datetime) -> ContributorRow:

@@ -23,7 +23,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import ContributionFileRow, ContributionRow
-from coldfusion_server.services import contributions, leases, references
+from coldfusion_server.services import contributions, leases, past_sign_ins, references
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.identity import claim_store
 from coldfusion_server.storage import ListedObject
@@ -83,6 +83,7 @@ class Collected:
         garbage: what went, or would go.
         uploads: unfinished uploads that nothing waited for.
         erased: contributions to published bases whose bytes were given up.
+        sign_ins: those that are past.
         damaged: a sentence on each manifest that was not to be gone by.
     """
 
@@ -92,6 +93,7 @@ class Collected:
     garbage: dict[Reason, Heap] = field(default_factory=dict)
     uploads: int = 0
     erased: int = 0
+    sign_ins: int = 0
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -200,12 +202,14 @@ class _Collection:
             for item in waiting:
                 self._count(item)
             self.result.uploads = len(contributions.abandoned_uploads(self.ctx))
+            self.result.sign_ins = past_sign_ins.count(self.ctx)
             return self.result
         while waiting:
             self.alive()
             self._mark(self.lease, waiting[:BATCH])
             del waiting[: self._remove(self.lease, waiting[:BATCH])]
         self.result.uploads = contributions.sweep_uploads(self.ctx)
+        self.result.sign_ins = past_sign_ins.remove(self.ctx)
         self.ctx.store.clean()
         return self.result
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from coldfusion_server.db.tables import InvitationRow, TokenRow
+from coldfusion_server.db.tables import ContributorRow, InvitationRow, TokenRow
 from coldfusion_server.events import audit
 from coldfusion_server.services import paging
 from coldfusion_server.services.context import Context
@@ -22,6 +22,7 @@ from coldfusion_server.services.contributors import check_free, check_name
 from coldfusion_server.services.lookup import find_model, searchable
 from coldfusion_server.services.tokens import (
     Principal,
+    check_not_blocked,
     check_scope,
     digest,
     may,
@@ -51,6 +52,7 @@ def invite(ctx: Context, wanted: InvitationRequest, principal: Principal | None)
         ModelNotFound: there is no such model.
         InvalidRequest: there can be no such token.
         NameTaken: there is a contributor of that name.
+        StateConflict: that contributor is blocked.
     """
     who = _may_invite(wanted, principal)
     check_scope(wanted.role, wanted.models)
@@ -62,6 +64,10 @@ def invite(ctx: Context, wanted: InvitationRequest, principal: Principal | None)
             find_model(session, name, who)
         if wanted.name is not None:
             check_invitable(session, wanted.name, who.role)
+            for invited in session.scalars(
+                select(ContributorRow).where(ContributorRow.name == wanted.name)
+            ):
+                check_not_blocked(invited)
         row = InvitationRow(
             id=identity,
             sha256=digest(code),

@@ -40,7 +40,8 @@ def join(ctx: Context, wanted: Join, key: str) -> Joined:
         key: anything that nobody else knows.
 
     Raises:
-        InvitationRefused: the code is wrong, was used, has expired or was revoked.
+        InvitationRefused: the code is wrong, was used, has expired or was revoked; or somebody
+            is blocked.
         InvalidRequest: there is no name, or another one than the invitation is for.
         NameTaken: somebody has the name.
     """
@@ -57,6 +58,7 @@ def join(ctx: Context, wanted: Join, key: str) -> Joined:
         state = state_of(row, now)
         if state != InvitationState.OPEN:
             raise InvitationRefused(_REFUSED[state], hint="Ask whoever sent it for a new one.")
+        _check_not_blocked(session, row)
         contributor = _contributor(ctx, session, row, wanted)
         life = row.lifetime_seconds
         expires_at = None if life is None else now + timedelta(seconds=life)
@@ -88,6 +90,19 @@ def _checked(session: Session, code: str) -> str:
     return row.id
 
 
+def _check_not_blocked(session: Session, row: InvitationRow) -> None:
+    """Raise `InvitationRefused` if whoever has made it, or whom it is for, is blocked."""
+    query = select(ContributorRow.id).where(
+        ContributorRow.blocked_at.is_not(None),
+        (ContributorRow.name == row.name)
+        | (ContributorRow.id == (row.maker.contributor_id if row.maker else None)),
+    )
+    if session.scalar(query.limit(1)) is not None:
+        raise InvitationRefused(
+            "The invitation is not good any more.", hint="Ask the operator of this Repository."
+        )
+
+
 def _contributor(
     ctx: Context, session: Session, row: InvitationRow, wanted: Join
 ) -> ContributorRow:
@@ -114,7 +129,7 @@ def _secret(ctx: Context, code: str, key: str) -> str:
 
 def _is_same(row: TokenRow, secret: str) -> bool:
     same = hmac.compare_digest(row.sha256, digest(token_of(row.id, secret)))
-    return same and row.revoked_at is None
+    return same and row.revoked_at is None and row.contributor.blocked_at is None
 
 
 def _told(row: TokenRow, secret: str) -> Joined:

@@ -97,11 +97,13 @@ def begin_session(ctx: Context, id_token: str, nonce: str) -> str:
 def end_session(ctx: Context, token_id: str) -> None:
     """Let a session's token be good no more; one that a person knows is not a session's."""
     with ctx.database.write() as session:
-        query = select(SignInRow).where(SignInRow.token_id == token_id, SignInRow.browser)
-        row = session.scalar(query)
-        if row is not None and row.token.revoked_at is None:
-            row.token.revoked_at = ctx.now()
-            name = row.token.contributor.name
+        query = select(TokenRow).join(SignInRow, SignInRow.token_id == TokenRow.id)
+        query = query.where(TokenRow.id == token_id, SignInRow.browser)
+        # Locked: what is past may be removed at this moment.
+        row = session.scalar(query.with_for_update(of=TokenRow))
+        if row is not None and row.revoked_at is None:
+            row.revoked_at = ctx.now()
+            name = row.contributor.name
             audit.note(session, ctx.now(), name, "sign_in.ended", subject=token_id)
 
 
@@ -114,13 +116,17 @@ def _admit(
         identity = _known(session, person)
         if identity is not None:
             _end_beyond(ctx, session, identity, person.role)
+        blocked = identity is not None and identity.contributor.blocked_at is not None
         used = session.get(SignInRow, digest(id_token))
-        if used is not None and _is_same(used, secret):
+        if not blocked and used is not None and _is_same(used, secret):
             session.refresh(used.token, ["contributor"])
             return used.token
-        if used is None and person.role is not None:
+        if not blocked and used is None and person.role is not None:
             identity = identity or _newcomer(ctx, session, person)
             return _token(ctx, session, identity, person.role, id_token, life, secret)
+    if blocked:
+        log.info("sign-in refused", issuer=person.issuer, subject=person.subject, why="is blocked")
+        raise SignInRefused("You cannot sign in here.", hint="Ask the operator of this Repository.")
     if person.role is None:
         log.info("sign-in refused", issuer=person.issuer, subject=person.subject)
         raise SignInRefused(person.why_not, hint="Ask the operator of this Repository.")

@@ -28,6 +28,7 @@ from coldfusion_shared.errors import (
     Forbidden,
     InvalidRequest,
     ModelNotFound,
+    StateConflict,
     TokenExpired,
     TokenNotFound,
     TokenRevoked,
@@ -95,6 +96,7 @@ def create_token(
     Raises:
         InvalidRequest: nobody can be called so, or there can be no such token.
         ModelNotFound: there is no such model.
+        StateConflict: the contributor is blocked.
     """
     check_name(name)
     check_scope(role, models)
@@ -141,7 +143,11 @@ def make_token(
         now: the time.
         expires_at: when it ends; null: never.
         secret: 43 letters of URL-safe base64, of 256 random bits; null: chosen here.
+
+    Raises:
+        StateConflict: the contributor is blocked.
     """
+    check_not_blocked(contributor)
     token_id = secrets.token_hex(8)
     token = token_of(token_id, secret or secrets.token_urlsafe(32))
     row = TokenRow(
@@ -157,6 +163,16 @@ def make_token(
     session.add(row)
     session.flush()
     return row, token
+
+
+def check_not_blocked(contributor: ContributorRow) -> None:
+    """Raise `StateConflict` if nothing is made for the contributor, who is blocked."""
+    if contributor.blocked_at is not None:
+        raise StateConflict(
+            f"{contributor.name} is blocked since {contributor.blocked_at:%Y-%m-%d %H:%M} UTC.",
+            hint="To let them in again, where the server runs: coldfusion-server contributor "
+            f"unblock {contributor.name}",
+        )
 
 
 def _note_token(session: Session, row: TokenRow, contributor: ContributorRow) -> None:
@@ -215,6 +231,9 @@ def revoke_token(ctx: Context, name_or_id: str) -> int:
             select(TokenRow)
             .join(ContributorRow)
             .where((TokenRow.id == name_or_id) | (ContributorRow.name == name_or_id))
+            .order_by(TokenRow.id)
+            # Those of sign-ins that are past may be removed at this moment.
+            .with_for_update(of=TokenRow)
         ).all()
         if not rows:
             raise TokenNotFound(
@@ -256,7 +275,7 @@ def authenticate(ctx: Context, token: str) -> Principal:
 
     Raises:
         Unauthenticated: it is none of ours.
-        TokenExpired, TokenRevoked: it was good once.
+        TokenExpired, TokenRevoked: it was good once, or its holder is blocked.
     """
     match = _TOKEN.fullmatch(token)
     if match is None:
@@ -340,6 +359,10 @@ def includes(role: Role, other: Role) -> bool:
 
 
 def _principal(ctx: Context, row: TokenRow) -> Principal:
+    if row.contributor.blocked_at is not None:
+        raise TokenRevoked(
+            "The holder of this token is blocked here.", hint="Ask the operator of this Repository."
+        )
     if row.revoked_at is not None:
         raise TokenRevoked(
             "The token was revoked.",
