@@ -221,7 +221,7 @@ def test_what_happens_between_a_watchers_look_and_the_readers_first_is_seen(
 
         monkeypatch.setattr(broker, "_newest", late_look)
         watching = broker.watch(lambda event: True, before)
-        first = asyncio.ensure_future(anext(watching))  # type: ignore[call-overload]
+        first = asyncio.ensure_future(anext(watching))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not (broker.begun._waiters or any(queue._getters for queue in broker.queues)):  # type: ignore[attr-defined]
                 await asyncio.sleep(0.005)
