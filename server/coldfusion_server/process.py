@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -148,7 +149,12 @@ def run_alone(settings: Settings, work: Callable[[Context, Event], None]) -> Non
         ConfigurationError, DataFolderTooNew: it cannot start; the message says why.
     """
     with opened(settings) as context:
-        _run_until_signal(context, work)
+        is_idle = _run_until_signal(context, work)
+    if not is_idle:
+        # Python's own end would tear torch's threads away from under the work, and abort.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @contextmanager
@@ -176,7 +182,8 @@ def give_way() -> None:
     os.nice(NICENESS)
 
 
-def _run_until_signal(context: Context, work: Callable[[Context, Event], None]) -> None:
+def _run_until_signal(context: Context, work: Callable[[Context, Event], None]) -> bool:
+    """Return whether the work has ended, too."""
     stop = Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -195,7 +202,9 @@ def _run_until_signal(context: Context, work: Callable[[Context, Event], None]) 
         thread.join(POLL_SECONDS)
     # Work that does not end by then hangs; its lease runs out, and another takes it over.
     thread.join(LAST_CHUNK_SECONDS)
-    log.info("stopped", work=work.__name__, idle=not thread.is_alive())
+    is_idle = not thread.is_alive()
+    log.info("stopped", work=work.__name__, idle=is_idle)
+    return is_idle
 
 
 class _Server(uvicorn.Server):
