@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from benchmarks import (
     finetune,
     fusion,
     honest,
+    pages,
     privacy,
     rounds,
     screening,
@@ -46,6 +48,7 @@ def main() -> int:
         "attacks": _attacks,
         "privacy": _privacy,
         "watchers": _watchers,
+        "pages": _pages,
     }
     sys.stdout.write(tables.get(options.what, _fusion)(options) + "\n")
     return 0
@@ -152,6 +155,17 @@ def _watchers(options: argparse.Namespace) -> str:
     return watchers.table(settings)
 
 
+def _pages(options: argparse.Namespace) -> str:
+    browser = shutil.which("chromium")
+    if browser is None:
+        return "Skipped: there is no program called chromium."
+    _end_tidily()
+    settings = pages.Settings(
+        options.folder / "pages", browser, options.rounds, options.crowd, options.repeats
+    )
+    return pages.table(settings)
+
+
 def _screening(options: argparse.Namespace) -> str:
     return screening.table(screening.Settings(options.folder, options.layers, options.repeats))
 
@@ -236,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="what",
         metavar="transfer|finetune|encodings|evaluate|rounds|screening|honest|attacks|privacy|"
-        "watchers",
+        "watchers|pages",
     )
     add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
     add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
@@ -257,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_attacks(commands)
     _add_privacy(commands)
     _add_watchers(commands)
+    _add_pages(commands)
     return parser
 
 
@@ -329,6 +344,15 @@ def _add_watchers(commands: Any) -> None:
     add("--seconds", type=float, default=30, help="how long, for each line")
     add("--events", type=float, default=2, help="announcements a second")
     add("--rounds", type=int, default=5, help="of history")
+
+
+def _add_pages(commands: Any) -> None:
+    about = "the dashboard in a browser; see pages --help"
+    add = commands.add_parser("pages", help=about, description=pages.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="for the Repository")
+    add("--rounds", type=int, default=5, help="of history")
+    add("--crowd", type=int, default=1000, help="contributions to one round")
+    add("--repeats", type=int, default=5, help="loads of each page")
 
 
 def _add_screening(commands: Any) -> None:

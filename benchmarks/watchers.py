@@ -16,16 +16,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 
+from benchmarks import streams
 from benchmarks.measure import say
 from benchmarks.repository import Repository, running
 from benchmarks.rounds import write_tiny
@@ -78,26 +78,6 @@ class Settings:
     rounds: int
 
 
-@dataclass
-class Heard:
-    """When each announcement was sent, and when watchers have heard of it."""
-
-    sent: dict[str, float] = field(default_factory=dict)
-    delays: dict[str, list[float]] = field(default_factory=dict)
-
-    def note(self, contribution: str) -> None:
-        """Somebody heard of a contribution just now."""
-        self.delays.setdefault(contribution, []).append(time.perf_counter())
-
-    def milliseconds(self) -> list[float]:
-        """Return all delays, from the announcement's sending to a watcher's hearing of it."""
-        return [
-            1000 * (heard - sent)
-            for name, sent in self.sent.items()
-            for heard in self.delays.get(name, [])
-        ]
-
-
 def table(settings: Settings) -> str:
     """Measure and return the table."""
     shutil.rmtree(settings.folder, ignore_errors=True)
@@ -111,9 +91,9 @@ def table(settings: Settings) -> str:
         say("Nobody watches")
         alone = asyncio.run(_alone(repository.url, READS, settings))
         say(f"{settings.watchers} watch")
-        watched, heard = asyncio.run(_watched(repository, READS, settings))
+        watched, heard = _watched(repository, READS, settings)
         say(f"{settings.watchers} watch, pages are read")
-        pages, _ = asyncio.run(_watched(repository, [PAGE], slower))
+        pages, _ = _watched(repository, [PAGE], slower)
     shutil.rmtree(settings.folder)
     return "\n".join(_lines(settings, bare, alone, watched, pages, heard))
 
@@ -124,10 +104,9 @@ def _lines(
     alone: Sequence[float],
     watched: Sequence[float],
     pages: Sequence[float],
-    heard: Heard,
+    heard: Sequence[float],
 ) -> Iterator[str]:
-    delays = heard.milliseconds()
-    whole = settings.watchers * len(heard.sent)
+    whole = settings.watchers * int(settings.seconds * settings.events)
     yield (
         f"{settings.watchers} event streams, {settings.rate:g} requests a second for "
         f"{settings.seconds:g} s, {settings.events:g} announcements a second; {settings.rounds} "
@@ -140,12 +119,12 @@ def _lines(
     yield _row("the API, nobody watches", alone)
     yield _row(f"the API, {settings.watchers} watch", watched)
     yield _row(f"the model's page, {settings.rate / PAGES:g} a second, as many watch", pages)
-    yield _row("from an announcement to a watcher", delays)
+    yield _row("from an announcement to a watcher", heard)
     yield ""
     p99 = float(np.percentile(watched, 99))
     verdict = "holds" if p99 < GOAL_MS else "**misses**"
     yield f"Goal: p99 of the API under {GOAL_MS:g} ms with all watching: {p99:.0f}, {verdict}."
-    yield f"{len(delays)} of {whole} messages arrived while it was measured."
+    yield f"{len(heard)} of {whole} messages arrived while it was measured."
 
 
 def _row(what: str, values: Sequence[float]) -> str:
@@ -192,17 +171,45 @@ async def _alone(url: str, paths: Sequence[str], settings: Settings) -> list[flo
         return await _read(client, paths, settings)
 
 
-async def _watched(
+def _watched(
     repository: Repository, paths: Sequence[str], settings: Settings
-) -> tuple[list[float], Heard]:
-    """Read `paths` while all watch; return the latencies, and what was heard."""
-    heard = Heard()
-    async with _client(repository.url) as client, _watching(client, settings, heard):
-        announcing = asyncio.create_task(_announce(client, repository.token, settings, heard))
-        latencies = await _read(client, paths, settings)
-        await announcing
-        await asyncio.sleep(1)
-    return latencies, heard
+) -> tuple[list[float], list[float]]:
+    """Read `paths` while all watch; return the latencies, and the delays of what was heard."""
+    with _watching(repository.url, settings.watchers) as process:
+        latencies, sent = asyncio.run(_read_and_announce(repository, paths, settings))
+        time.sleep(1)
+        said, _ = process.communicate("")
+    return latencies, streams.delays(sent, json.loads(said))
+
+
+async def _read_and_announce(
+    repository: Repository, paths: Sequence[str], settings: Settings
+) -> tuple[list[float], dict[str, float]]:
+    async with _client(repository.url) as client:
+        announcing = asyncio.create_task(_announce(client, repository.token, settings))
+        return await _read(client, paths, settings), await announcing
+
+
+@contextmanager
+def _watching(url: str, count: int) -> Iterator[subprocess.Popen[str]]:
+    """Keep streams open, in a process that tells at the end of its input what they have heard."""
+    address = httpx.URL(url)
+    path = f"/v1/events/stream?model={MODEL}"
+    command = [sys.executable, "-m", "benchmarks.streams"]
+    process = subprocess.Popen(
+        [*command, address.host, str(address.port), path, str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != "connected\n":
+            raise RuntimeError("The streams could not be opened.")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _client(url: str) -> httpx.AsyncClient:
@@ -210,48 +217,9 @@ def _client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, limits=limits, timeout=PATIENCE_SECONDS, trust_env=False)
 
 
-@asynccontextmanager
-async def _watching(
-    client: httpx.AsyncClient, settings: Settings, heard: Heard
-) -> AsyncIterator[None]:
-    """Keep all streams open within the block."""
-    connected = asyncio.Semaphore(0)
-    tasks = [
-        asyncio.create_task(_watch(client, heard, connected)) for _ in range(settings.watchers)
-    ]
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        for _ in tasks:
-            await connected.acquire()
-    try:
-        yield
-    finally:
-        broken = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if broken:
-            raise RuntimeError(f"{len(broken)} streams ended before their time")
-
-
-async def _watch(client: httpx.AsyncClient, heard: Heard, connected: asyncio.Semaphore) -> None:
-    async with client.stream("GET", "/v1/events/stream", params={"model": MODEL}) as answer:
-        answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if line == ": connected":
-                connected.release()
-            elif line.startswith("data: "):
-                _hear(heard, json.loads(line[6:]))
-
-
-def _hear(heard: Heard, event: Mapping[str, Any]) -> None:
-    if event["type"] == "contribution.declared":
-        heard.note(event["data"]["contribution"])
-
-
-async def _announce(
-    client: httpx.AsyncClient, token: str, settings: Settings, heard: Heard
-) -> None:
-    """Declare contributions at an even rate; their bytes never come."""
+async def _announce(client: httpx.AsyncClient, token: str, settings: Settings) -> dict[str, float]:
+    """Declare contributions at an even rate, whose bytes never come; return when each was."""
+    told: dict[str, float] = {}
     model = (await client.get(f"/v1/models/{MODEL}")).json()["current"]
     files = (await client.get(f"/v1/models/{MODEL}/bases/{model}")).json()["manifest"]["files"]
     size = next(file["size"] for file in files if file["path"] == "model.safetensors")
@@ -260,14 +228,15 @@ async def _announce(
         await asyncio.sleep(max(0.0, started + number / settings.events - time.perf_counter()))
         digest = sha256(f"{started} {number}".encode()).hexdigest()
         file = {"path": "model.safetensors", "size": size, "sha256": digest}
-        sent = time.perf_counter()
+        sent = time.monotonic()
         answer = await client.post(
             f"/v1/models/{MODEL}/contributions",
             json={"base": model, "files": [file]},
             headers={"Authorization": f"Bearer {token}", "Idempotency-Key": digest},
         )
         answer.raise_for_status()
-        heard.sent[answer.json()["contribution"]["id"]] = sent
+        told[answer.json()["contribution"]["id"]] = sent
+    return told
 
 
 async def _read(client: httpx.AsyncClient, paths: Sequence[str], settings: Settings) -> list[float]:

@@ -17,8 +17,10 @@ from coldfusion_server.api import (
     bases,
     candidates,
     contributions,
+    contributors,
     events,
     fusion,
+    health,
     invitations,
     models,
     replays,
@@ -29,6 +31,7 @@ from coldfusion_server.api import (
     suites,
     uploads,
     usage,
+    waiting,
 )
 from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
@@ -37,10 +40,12 @@ from coldfusion_server.api.rate_limits import RateLimits
 from coldfusion_server.api.refusals import Refusals
 from coldfusion_server.api.responses import add_handlers
 from coldfusion_server.dashboard import cards
+from coldfusion_server.dashboard.figures import routes as figures
 from coldfusion_server.dashboard.install import add_dashboard
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services.context import Context
 from coldfusion_shared import __version__
+from coldfusion_shared.errors import ColdFusionError
 from coldfusion_shared.schemas.common import Problem
 
 DESCRIPTION = """
@@ -64,10 +69,12 @@ ROUTES = (
     fusion,
     bases,
     cards,
+    figures,
     rounds,
     replays,
     candidates,
     contributions,
+    contributors,
     uploads,
     suites,
     signing,
@@ -75,6 +82,8 @@ ROUTES = (
     invitations,
     sign_in,
     audit,
+    waiting,
+    health,
     events,
 )
 
@@ -118,13 +127,20 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     app.state.broker = broker
+    app.state.sights = events.Sights()
     refusals = Refusals(context, context.seconds)
     app.state.guesses = Guesses(context.settings.wrong_tokens, context.seconds, refusals.tell)
     app.router.routes.extend(_routes())
     add_handlers(app)
     add_dashboard(app)
     rates = RateLimits(context.settings, context.seconds)
-    app.gate = partial(Gate, context=context, rates=rates, guesses=app.state.guesses)
+    app.gate = partial(
+        Gate,
+        context=context,
+        rates=rates,
+        guesses=app.state.guesses,
+        refuse=app.exception_handlers[ColdFusionError],
+    )
     return app
 
 

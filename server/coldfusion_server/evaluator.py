@@ -132,7 +132,7 @@ def run_evaluator(ctx: Context, stop: Event, task: Task) -> None:
     What is in hand then is left, and its lease given back; what was measured of it is kept.
     """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    with Heartbeat(ctx.settings, Part.EVALUATOR, stop) as pulse, suppress(WorkStopped):
+    with Heartbeat(ctx.settings, Part.EVALUATOR, stop, ctx.beats) as pulse, suppress(WorkStopped):
         ctx = replace(ctx, pulse=pulse)
         while not stop.is_set():
             if not evaluate_once(ctx, task, holder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -122,6 +123,10 @@ class Repository:
         for thread in self.threads:
             thread.start()
         app = create_app(self.context)
+        # What is there now stays: to look through all of it for garbage, again and again, would
+        # keep everybody waiting for a fifth of a second.
+        gc.collect()
+        gc.freeze()
         config = uvicorn.Config(
             app,
             http=protocol_of(self.context.settings),
@@ -222,7 +227,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError):
         raise ConfigurationError(f"There is no address {host!r} to listen on.") from None
-    listener = socket.socket(family)
+    # asyncio sends small answers at once only where a socket says that it is TCP; else the second
+    # half of each waits for the first one to be acknowledged, 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)

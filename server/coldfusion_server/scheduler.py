@@ -23,7 +23,8 @@ def run_scheduler(ctx: Context, stop: Event) -> None:
     """Work until `stop` is set. Any number of schedulers may run; none of them is needed twice."""
     cleaned_at = 0.0
     beside = collector(ctx, stop)
-    with Heartbeat(ctx.settings, Part.SCHEDULER, stop) as pulse, beside, suppress(WorkStopped):
+    heartbeat = Heartbeat(ctx.settings, Part.SCHEDULER, stop, ctx.beats)
+    with heartbeat as pulse, beside, suppress(WorkStopped):
         ctx = replace(ctx, pulse=pulse)
         while not stop.wait(ctx.settings.scheduler_seconds):
             try:

@@ -12,6 +12,7 @@ from threading import Event
 import structlog
 
 from coldfusion_server.services import closing
+from coldfusion_server.services.base_distances import measure_next
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.differences import make_next
 from coldfusion_server.services.heartbeat import Heartbeat, Part, WorkStopped
@@ -30,7 +31,7 @@ def run_worker(ctx: Context, stop: Event) -> None:
     A piece of work that is in hand then is left where it is, and its lease given back.
     """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    with Heartbeat(ctx.settings, Part.WORKER, stop) as pulse, suppress(WorkStopped):
+    with Heartbeat(ctx.settings, Part.WORKER, stop, ctx.beats) as pulse, suppress(WorkStopped):
         ctx = replace(ctx, pulse=pulse)
         while not stop.is_set():
             if work_once(ctx, holder):
@@ -56,8 +57,9 @@ def work_once(ctx: Context, holder: str) -> bool:
         # A replay takes as long as all its rounds took: whoever contributes does not wait for it.
         worked = worked or replay_next(ctx, holder)
         if not worked:
-            # Nobody waits for these: they are made where there is nothing else to do.
-            make_next(ctx, holder)
+            # Nobody waits for these: they are made where there is nothing else to do, one at a
+            # time, so that what arrives meanwhile does not wait for long.
+            make_next(ctx, holder) or measure_next(ctx, holder)
         # Not after an error: a worker whose database stays away must not look well.
         ctx.pulse()
         return worked

@@ -116,6 +116,8 @@ def test_points_and_bars_tell_their_values(visitor: TestClient) -> None:
     assert "v3 is better than v0 on 2 of 3 data sets" in flat(page)
     labels = re.findall(r'<svg class="chart[^"]*"[^>]*aria-label="([^"]+)"', page)
     assert len(labels) == 5 and all("v0" in label for label in labels)
+    # The figure's own links lead to the picture; a second one would say the same.
+    assert "gain.svg" not in page
 
 
 def test_a_base_says_who_measured_it(visitor: TestClient) -> None:

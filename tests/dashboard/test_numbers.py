@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from coldfusion_server.dashboard import charts, formats, telling, words
 from coldfusion_server.dashboard.values import Value
 from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.replays import ReplayState
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.rounds.closing import Waiting, missing
 from coldfusion_shared.schemas.contributions import Contribution
@@ -52,6 +53,13 @@ def test_a_chart_keeps_every_point_and_every_error_inside(values: list[Value]) -
     assert 2 <= len(chart.ticks) <= 8
     assert len(chart.labels) <= charts.MAX_LABELS
     assert chart.labels[-1][1] == f"v{len(values) - 1}"
+
+
+@pytest.mark.parametrize(("highest", "room"), [(80.0, 40.0), (0.004, 49.0)])
+def test_long_labels_of_an_axis_have_room(highest: float, room: float) -> None:
+    chart = charts.line_chart(["v0", "v1"], [plain(0.0, highest)], least=0.004)
+    assert chart.left == room
+    assert chart.lines[0].points[0].x == room + charts.INSET
 
 
 @given(LINE)
@@ -184,6 +192,7 @@ def test_changes_have_a_sign_unless_nothing_changed() -> None:
 def test_a_reason_becomes_a_sentence() -> None:
     assert formats.sentence("the disk is full") == "The disk is full."
     assert formats.sentence("Too late!") == "Too late!"
+    assert formats.sentence("v3 was worse") == "v3 was worse."
 
 
 def test_percent_is_full_only_at_the_end() -> None:
@@ -196,7 +205,7 @@ def test_percent_is_full_only_at_the_end() -> None:
 
 
 def test_every_state_has_a_tone_and_words() -> None:
-    assert set(words.TONES) == {*ContributionState, *RoundState}
+    assert set(words.TONES) == {*ContributionState, *RoundState, *ReplayState}
     assert set(words.CONTRIBUTION_TEXTS) == set(ContributionState)
     assert set(words.ROUND_TEXTS) == set(RoundState)
 

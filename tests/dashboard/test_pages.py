@@ -185,6 +185,32 @@ def test_a_cancelled_round_says_where_its_contributions_went(tmp_path: Path) -> 
         cancel(opened.ctx, MODEL, "1", "the data were wrong", who)
         page = flat(text(opened.client(), f"{PAGE}/rounds/1"))
     assert "They all went on to later rounds." in page and "There were none" not in page
+    # When it ended is no part of what is told of it.
+    assert "Cancelled; nothing was published. ended" in page
+
+
+def test_a_fault_of_ours_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no such file: /srv/secret/part.bin\n[SQL: INSERT INTO rounds]")
+
+    monkeypatch.setattr("coldfusion_server.services.publishing.fuse", fails)
+    with repository(tmp_path) as opened:
+        opened.model(min_contributions=1)
+        contribute(opened, "ann", file_bytes(body_of(tiny_tensors(), 1)))
+        close_by_hand(opened.ctx, MODEL, "open", opened.principal("mia", "maintainer"))
+        opened.work()
+        page = flat(text(opened.client(), f"{PAGE}/rounds/1"))
+    assert "An internal error: RuntimeError: no such file: part.bin." in page
+    assert "secret" not in page and "SQL" not in page
+
+
+def test_nobody_is_asked_whether_v0_is_better_than_v0(tmp_path: Path) -> None:
+    with repository(tmp_path) as opened:
+        opened.model()
+        page = flat(text(opened.client(), PAGE))
+    assert "Its scores Not measured yet" in page and "better than v0" not in page
 
 
 def test_a_round_that_fuses_shows_how_far_it_is(tmp_path: Path) -> None:
@@ -266,6 +292,8 @@ def test_errors_are_pages_for_people_and_problems_for_programs(visitor: TestClie
     assert "422" in text(visitor, f"{PAGE}?part=nonsense", 422)
     asked = visitor.get("/nowhere", headers={"Accept": "text/html,*/*"})
     assert asked.status_code == 404 and "<html" in asked.text
+    assert "There is nothing to see at this address." in asked.text
+    assert "GET /nowhere" not in asked.text
     for path in ("/nowhere", "/v1/models/no/where"):
         answer = visitor.get(path)
         assert answer.headers["content-type"] == "application/problem+json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def moto() -> Iterator[S3Options]:
     """Run moto's mock of S3: quick, but it takes wrong signatures and wrong checksums."""
     from moto.server import ThreadedMotoServer
 
+    # It tells every address that it is asked for, signatures among them.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

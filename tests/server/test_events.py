@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from coldfusion_server.api.events import _lines, stream_events
+from coldfusion_server import process
+from coldfusion_server.api import events as events_api
+from coldfusion_server.api.events import Sights, _lines, stream_events
 from coldfusion_server.cli.operator import OPERATOR
 from coldfusion_server.events import broker as broker_module
 from coldfusion_server.events import outbox
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services import evaluation_tries, evaluations, leases
+from coldfusion_server.services.base_distances import measure_next
 from coldfusion_server.services.blocking import block
 from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.evaluation_tries import Measurement, Subject
@@ -108,6 +112,8 @@ def test_visitors_see_nothing_of_private_models_and_are_not_stopped_by_them(
 def of_a_replay(repo: Repository) -> tuple[str, int]:
     """Have a replay's candidate measured and left; return its id, and the event before it."""
     ids = Line(repo).round({1: 0, 2: 0, 3: 0})
+    # What a worker does in between would be told of in between.
+    assert measure_next(repo.ctx, "worker")
     last = listed(repo)[-1]["id"]
     asked = replay(repo, status=201, without=ids[:1])
     repo.work()
@@ -189,10 +195,11 @@ async def gather(
     model: str | None = None,
     principal: Any = None,
     then: Callable[[], None] = lambda: None,
+    sights: Sights | None = None,
 ) -> list[dict[str, str]]:
     """Read `count` events of the stream, as a browser splits it; call `then` once connected."""
     found: list[dict[str, str]] = []
-    lines = _lines(repo.ctx, broker, principal, model, after)
+    lines = _lines(repo.ctx, broker, sights or Sights(), principal, model, after)
     async with asyncio.timeout(PATIENCE_SECONDS):
         async for text in lines:
             if text.startswith(":"):
@@ -234,6 +241,53 @@ def test_what_happens_between_a_watchers_look_and_the_readers_first_is_seen(
         return int(event.id) - before
 
     assert asyncio.run(watch()) == 1
+
+
+def test_an_answer_does_not_wait_for_its_first_half_to_be_acknowledged() -> None:
+    listener = process._listen("127.0.0.1", 0)
+
+    async def sends_at_once() -> bool:
+        found: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted = writer.get_extra_info("socket")
+            found.set_result(bool(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+
+        async with await asyncio.start_server(meet, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            told = await found
+            writer.close()
+            return told
+
+    assert asyncio.run(sends_at_once())
+
+
+def test_of_many_watchers_one_looks_up_what_all_may_see(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    look = events_api._Sight._look
+
+    def counted(sight: Any, event: Any) -> None:
+        looked.append(1)
+        look(sight, event)
+
+    monkeypatch.setattr(events_api._Sight, "_look", counted)
+    monkeypatch.setattr(events_api, "SIGHT_SECONDS", 10_000.0)
+
+    async def watch() -> list[list[dict[str, str]]]:
+        sights = Sights()
+        async with running(repo) as broker:
+            after = await broker.newest()
+            watchers = [
+                asyncio.create_task(gather(repo, broker, 5, after, sights=sights)) for _ in range(9)
+            ]
+            await asyncio.to_thread(add, repo, 5)
+            return await asyncio.gather(*watchers)
+
+    assert [len(found) for found in asyncio.run(watch())] == [5] * 9
+    assert len(looked) == 1
 
 
 def test_events_arrive_as_they_happen_with_their_ids(repo: Repository) -> None:
@@ -386,7 +440,7 @@ def test_silence_is_broken(repo: Repository, monkeypatch: pytest.MonkeyPatch) ->
 
     async def watch() -> list[str]:
         async with running(repo) as broker:
-            lines = _lines(repo.ctx, broker, None, None, None)
+            lines = _lines(repo.ctx, broker, Sights(), None, None, None)
             first, second = await anext(lines), await anext(lines)
             await lines.aclose()  # type: ignore[attr-defined]
             return [first, second]
@@ -402,7 +456,7 @@ def test_a_last_event_id_that_is_none_of_ours_begins_with_what_happens_now(
 ) -> None:
     async def watch() -> list[dict[str, str]]:
         async with running(repo) as broker:
-            response = await stream_events(repo.ctx, None, broker, None, given)
+            response = await stream_events(repo.ctx, None, broker, Sights(), None, given)
             body = response.body_iterator
             found: list[dict[str, str]] = []
             async with asyncio.timeout(PATIENCE_SECONDS):

@@ -9,6 +9,7 @@ import pytest
 
 from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.standing import Standing, by_products, by_vectors
+from coldfusion_shared.screening.check import shown
 from tests.server.backends import only_sqlite
 from tests.server.repository import MODEL, Repository, body_of, tiny_tensors
 from tests.server.test_round_way import accepted
@@ -76,3 +77,15 @@ def test_what_a_round_leaves_is_told_nothing_of_its_fuse(empty: Repository) -> N
     assert again.status_code == 200, again.text
     told = empty.contributor().receipt(first)
     assert (told["state"], told["cosine"], told["norm_ratio"]) == ("accepted", None, None)
+
+
+@only_sqlite
+@pytest.mark.parametrize("method", ["mean", "norm_clipped_mean"])
+def test_a_receipt_tells_no_more_digits_than_a_finding(empty: Repository, method: str) -> None:
+    empty.model(min_contributions=3, method=method)
+    ids = accepted(empty, [1, 2, 3])
+    close_due(empty.ctx)
+    empty.work()
+    for receipt in (empty.contributor().receipt(one) for one in ids):
+        for number in (receipt["cosine"], receipt["norm_ratio"]):
+            assert number == shown(number)

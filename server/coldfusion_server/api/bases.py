@@ -9,11 +9,16 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
 from coldfusion_server.api.files import ANSWERS, matches, send
-from coldfusion_server.services import bases, differences, evaluations
+from coldfusion_server.services import bases, differences, evaluations, measuring_again
 from coldfusion_shared.schemas.agreement import Agreement
 from coldfusion_shared.schemas.bases import Base, Difference
 from coldfusion_shared.schemas.common import Page
-from coldfusion_shared.schemas.evaluations import Evaluation, EvaluationReport
+from coldfusion_shared.schemas.evaluations import (
+    EvaluateRequest,
+    Evaluation,
+    EvaluationAsked,
+    EvaluationReport,
+)
 
 router = APIRouter(prefix="/v1/models/{owner}/{name}/bases", tags=["bases"])
 
@@ -32,8 +37,9 @@ def get_base(
 ) -> Response:
     """Show one base with its manifest. The ETag is the manifest's digest."""
     base = bases.get_base(ctx, model, version, who)
-    # The manifest never changes, but whether it is the newest one's does.
-    etag = f'"{base.digest}"' if base.current else f'"{base.digest}-past"'
+    # The manifest never changes, but whether it is the newest one's does, and what is known of it.
+    told = [base.digest, *([] if base.current else ["past"])]
+    etag = f'"{"-".join(told if base.distance is not None else [*told, "unmeasured"])}"'
     if matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return JSONResponse(base.model_dump(mode="json"), headers={"ETag": etag})
@@ -99,6 +105,18 @@ def post_evaluation(
     kept, new = evaluations.post_evaluation(ctx, model, version, report, who)
     response.status_code = 201 if new else 200
     return kept
+
+
+@router.post("/{version}/evaluate", tags=["evaluations"])
+def evaluate(
+    ctx: Ctx,
+    who: Who,
+    model: ModelPath,
+    version: VersionPath,
+    request: EvaluateRequest | None = None,
+) -> EvaluationAsked:
+    """Have the Repository's own evaluator measure a base once more; for maintainers."""
+    return measuring_again.ask(ctx, model, version, request or EvaluateRequest(), who)
 
 
 @router.get("/{version}/agreement", tags=["evaluations"])

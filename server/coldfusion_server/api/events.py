@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated
+from weakref import WeakValueDictionary
 
 import anyio
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import StreamingResponse
 
 from coldfusion_server.api.dependencies import Ctx, Events, Who
@@ -32,6 +34,70 @@ SIGHT_SECONDS = 5.0
 BATCH = 500
 
 ModelQuery = Annotated[str | None, Query(max_length=96, description="owner/name; null: all")]
+
+
+class _Sight:
+    """
+    What a token's watchers may see; true up to some seconds ago.
+
+    Of two hundred watchers one looks it up: each for itself, all others would wait for the threads.
+    """
+
+    def __init__(self, ctx: Context, who: Principal | None) -> None:
+        self._ctx, self._who = ctx, who
+        self._readable: dict[str | None, bool] = {}
+        self._looked = time.monotonic()
+        self._looking = asyncio.Lock()
+
+    async def takes_in(self, event: Event | None) -> bool:
+        """Return whether the event may be seen; raises `ColdFusionError`: the watcher, no more."""
+        if not self._is_known(event):
+            async with self._looking:
+                if not self._is_known(event):
+                    await anyio.to_thread.run_sync(self._look, event)
+        return event is not None and _may_see(self._ctx, self._who, event, self._readable)
+
+    def _is_known(self, event: Event | None) -> bool:
+        """Return whether no look is due, and the event's model was looked up."""
+        if time.monotonic() - self._looked >= SIGHT_SECONDS:
+            return False
+        return event is None or event.model is None or event.model in self._readable
+
+    def _look(self, event: Event | None) -> None:
+        readable = self._readable
+        if time.monotonic() - self._looked >= SIGHT_SECONDS:
+            readable = {}
+            if self._who is not None:
+                principal_of(self._ctx, self._who.token_id)
+            self._looked = time.monotonic()
+        if event is not None:
+            _may_know(self._ctx, self._who, event.model, readable)
+        # Whole, as soon as it is there: others go by it meanwhile.
+        self._readable = readable
+
+
+class Sights:
+    """What those who watch at the moment may see; of equal rights, the same."""
+
+    def __init__(self) -> None:
+        """Nobody watches yet."""
+        self._of: WeakValueDictionary[str | None, _Sight] = WeakValueDictionary()
+
+    def of(self, ctx: Context, who: Principal | None) -> _Sight:
+        """Return that of a token, or of those who have none."""
+        token = None if who is None else who.token_id
+        found = self._of.get(token)
+        if found is None:
+            found = self._of[token] = _Sight(ctx, who)
+        return found
+
+
+def _sights(request: Request) -> Sights:
+    sights: Sights = request.app.state.sights
+    return sights
+
+
+Seen = Annotated[Sights, Depends(_sights)]
 
 
 @router.get("")
@@ -63,6 +129,7 @@ async def stream_events(
     ctx: Ctx,
     who: Who,
     broker: Events,
+    sights: Seen,
     model: ModelQuery = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
@@ -70,16 +137,21 @@ async def stream_events(
     given = last_event_id or ""
     after = int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
     return StreamingResponse(
-        _lines(ctx, broker, who, model, after),
+        _lines(ctx, broker, sights, who, model, after),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
 async def _lines(
-    ctx: Context, broker: Broker, who: Principal | None, model: str | None, after: int | None
+    ctx: Context,
+    broker: Broker,
+    sights: Sights,
+    who: Principal | None,
+    model: str | None,
+    after: int | None,
 ) -> AsyncIterator[str]:
-    sight = _Sight(ctx, who)
+    sight = sights.of(ctx, who)
     if after is None:
         # Before the first bytes: what happens once a watcher knows that it is connected, it sees.
         after = await broker.newest()
@@ -87,31 +159,13 @@ async def _lines(
     yield ": connected\n\n"
     async for event in broker.watch(lambda item: model in (None, item.model), after):
         try:
-            seen = await anyio.to_thread.run_sync(sight.takes_in, event)
+            seen = await sight.takes_in(event)
         except ColdFusionError:
             return  # Whoever comes again is told why.
         if event is None:
             yield ": still here\n\n"
         elif seen:
-            yield f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n"
-
-
-class _Sight:
-    """What one watcher may see; true up to some seconds ago."""
-
-    def __init__(self, ctx: Context, who: Principal | None) -> None:
-        self._ctx, self._who = ctx, who
-        self._readable: dict[str | None, bool] = {}
-        self._looked = time.monotonic()
-
-    def takes_in(self, event: Event | None) -> bool:
-        """Return whether the event may be seen; raises `ColdFusionError`: the watcher, no more."""
-        if time.monotonic() - self._looked >= SIGHT_SECONDS:
-            self._looked = time.monotonic()
-            self._readable.clear()
-            if self._who is not None:
-                principal_of(self._ctx, self._who.token_id)
-        return event is not None and _may_see(self._ctx, self._who, event, self._readable)
+            yield f"id: {event.id}\nevent: {event.type}\ndata: {event.json_text}\n\n"
 
 
 def _may_see(

@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from inspect import isawaitable
 
 import anyio
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coldfusion_server.api.addresses import address_of
@@ -24,7 +27,7 @@ from coldfusion_server.api.guessing import Guesses
 from coldfusion_server.api.lengths import content_length
 from coldfusion_server.api.rate_limits import RateLimits
 from coldfusion_server.api.request_body import SAFE_METHODS, RequestBody
-from coldfusion_server.api.responses import SHOWN_PATH, problem_response
+from coldfusion_server.api.responses import SHOWN_PATH
 from coldfusion_server.api.session import session_token_id
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.tokens import Principal, principal_of
@@ -32,11 +35,18 @@ from coldfusion_shared.errors import ColdFusionError, TooLarge, Unauthenticated
 
 log = structlog.get_logger("coldfusion.http")
 
+Refuse = Callable[[Request, ColdFusionError], Response | Awaitable[Response]]
+
 # Here the URL itself is the credential.
 UPLOADS = "/v1/uploads/"
 # The browser's own forms bring no token along, nor does an invitation or who signs in; they are as
 # small as this, in bytes.
 FORMS = {"/login": 4096, "/logout": 4096, "/v1/join": 4096, "/v1/sign-in": 16_384}
+# Below this the dashboard's decisions are posted, by forms alone, as large as this. They come with
+# a cookie, and with a number of its session that no other site can know: the dashboard checks it.
+DECISIONS = "/decide/"
+DECISION_BYTES = 65_536
+FORM_TYPE = "application/x-www-form-urlencoded"
 QUIET = frozenset({"/healthz", "/readyz"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -58,9 +68,17 @@ HUNG_UP = 499
 class Gate:
     """Pure ASGI middleware, so that bodies stream through untouched where they should."""
 
-    def __init__(self, app: ASGIApp, context: Context, rates: RateLimits, guesses: Guesses) -> None:
-        """Stand before `app`."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        context: Context,
+        rates: RateLimits,
+        guesses: Guesses,
+        refuse: Refuse,
+    ) -> None:
+        """Stand before `app`; `refuse` answers as it does: people get pages."""
         self.app = app
+        self.refuse = refuse
         self.context = context
         self.rates = rates
         self.guesses = guesses
@@ -103,7 +121,8 @@ class Gate:
                     receive = await self._small_body(scope, receive, principal)
             except ColdFusionError as error:
                 structlog.contextvars.bind_contextvars(address=address_of(scope))
-                response = problem_response(error, scope["path"], scope["state"]["request_id"])
+                answer = self.refuse(Request(scope), error)
+                response = await answer if isawaitable(answer) else answer
                 await response(scope, receive, send)
                 return
             await self.app(scope, receive, send)
@@ -128,7 +147,7 @@ class Gate:
         self, scope: Scope, receive: Receive, principal: Principal | None
     ) -> Receive:
         headers = Headers(scope=scope)
-        form = FORMS.get(scope["path"])
+        form = _form_bytes(scope, headers)
         if form is None and (principal is None or "authorization" not in headers):
             # A browser's cookie is no right to write: other sites could make it be sent.
             raise Unauthenticated(
@@ -170,6 +189,14 @@ class _Answer:
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)
+
+
+def _form_bytes(scope: Scope, headers: Headers) -> int | None:
+    """Return how large the browser's form may be; null: this is none."""
+    if scope["path"].startswith(DECISIONS):
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        return DECISION_BYTES if scope["method"] == "POST" and kind == FORM_TYPE else None
+    return FORMS.get(scope["path"])
 
 
 def _drop_quoted_cookies(scope: Scope) -> None:

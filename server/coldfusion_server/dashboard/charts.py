@@ -12,10 +12,16 @@ from coldfusion_server.dashboard.values import Value
 # The drawing's own units; CSS makes it as wide as its place.
 WIDTH, HEIGHT = 440.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 24.0, 22.0, 26.0
+# What an axis may be labelled with in `LEFT`, and how much more each further letter takes.
+LETTERS, LETTER = 4, 9.0
 # The first value's label stands over its point, clear of the axis.
 INSET = 24.0
 SPARK_WIDTH, SPARK_HEIGHT, SPARK_PAD = 120.0, 36.0, 4.0
-MAX_LABELS = 12
+MAX_LABELS, MAX_LONG_LABELS = 12, 9
+# Letters of a label that is not long.
+SHORT = 3
+# What an axis spans at least, in points: noise must not look like a mountain.
+LEAST = 0.5
 # Points of more bases would hide their line.
 MANY = 30
 
@@ -130,7 +136,9 @@ class BarChart:
     bars: list[Bar]
 
 
-def line_chart(labels: Sequence[str], lines: Sequence[Sequence[Value | None]]) -> Chart:
+def line_chart(
+    labels: Sequence[str], lines: Sequence[Sequence[Value | None]], least: float = LEAST
+) -> Chart:
     """
     Return a chart over the bases.
 
@@ -138,16 +146,18 @@ def line_chart(labels: Sequence[str], lines: Sequence[Sequence[Value | None]]) -
         labels: the bases, at least one, in order.
         lines: for each line one value for each base; null: it has none. There is at least one
             value in all.
+        least: what the axis spans at least.
     """
     values = [value for line in lines for value in line if value is not None]
-    domain, ticks = _axis(values)
+    domain, ticks = _axis(values, least=least)
+    left = LEFT + LETTER * max(0, max(len(text) for _, text in ticks) - LETTERS)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    places = _places(len(labels), (LEFT + INSET, right))
+    places = _places(len(labels), (left + INSET, right))
     drawn = [_line(labels, places, line, (bottom, TOP), domain) for line in lines]
     return Chart(
         WIDTH,
         HEIGHT,
-        LEFT,
+        left,
         right,
         bottom,
         len(labels) > MANY,
@@ -294,11 +304,11 @@ def _scale(value: float, domain: tuple[float, float], place: tuple[float, float]
 
 
 def _axis(
-    values: Sequence[Value], most: float = 4.5
+    values: Sequence[Value], most: float = 4.5, least: float = LEAST
 ) -> tuple[tuple[float, float], list[tuple[float, str]]]:
     """Return the ends of an axis that holds `values` with their errors, and its ticks."""
     low, high, step = _nice_range(
-        min(value.low for value in values), max(value.high for value in values), most
+        min(value.low for value in values), max(value.high for value in values), most, least
     )
     decimals = max(0, -math.floor(math.log10(step)))
     places = [low + i * step for i in range(round((high - low) / step) + 1)]
@@ -310,14 +320,13 @@ def _tick(value: float, decimals: int) -> str:
     return text if any(digit in "123456789" for digit in text) else "0"
 
 
-def _nice_range(low: float, high: float, most: float) -> tuple[float, float, float]:
+def _nice_range(low: float, high: float, most: float, least: float) -> tuple[float, float, float]:
     """
-    Return bounds and step of an axis with round ticks around `low` to `high`.
+    Return bounds and step of an axis with round ticks around `low` to `high`, `least` apart.
 
     There are at most two ticks more than `most`, which is how many steps the values may span.
     """
-    # Half a point at least: noise must not look like a mountain.
-    spread = max(high - low, 0.5)
+    spread = max(high - low, least)
     step: float = 10.0 ** math.floor(math.log10(spread))
     step *= next(f for f in (0.2, 0.5, 1, 2, 5) if spread / (step * f) <= most)
     first, last = math.floor(low / step), math.ceil(high / step)
@@ -326,7 +335,8 @@ def _nice_range(low: float, high: float, most: float) -> tuple[float, float, flo
 
 def _thinned(labels: list[tuple[float, str]]) -> list[tuple[float, str]]:
     """Return the labels that fit beside each other; the newest is always among them."""
-    every = math.ceil(len(labels) / MAX_LABELS)
+    long = max(len(label) for _, label in labels) > SHORT
+    every = math.ceil(len(labels) / (MAX_LONG_LABELS if long else MAX_LABELS))
     return labels[::-1][::every][::-1]
 
 

@@ -19,7 +19,9 @@ Handler = Callable[[Request, Any], Response | Awaitable[Response]]
 
 KINDS = (ColdFusionError, RequestValidationError, HTTPException, Exception)
 # First segments of the dashboard's own addresses.
-OURS = frozenset({"", "models", "contributions", "login", "logout"})
+OURS = frozenset(
+    {"", "models", "contributions", "contributors", "decide", "health", "login", "logout"}
+)
 
 
 def add_error_pages(app: FastAPI) -> None:
@@ -36,7 +38,7 @@ def _readable(handler: Handler) -> Handler:
             return response
         problem = Problem.model_validate_json(bytes(response.body))
         shown = page(request, "error.html", status=problem.status, problem=problem)
-        for name in ("retry-after", "allow"):
+        for name in ("retry-after", "allow", "www-authenticate"):
             if name in response.headers:
                 shown.headers[name] = response.headers[name]
         return shown

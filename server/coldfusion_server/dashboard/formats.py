@@ -13,6 +13,7 @@ MINUS = "\N{MINUS SIGN}"
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
+_VERSION = re.compile(r"v\d+\b")
 # What Markdown would take for markup, in a line or in a table's cell.
 _MARKUP = re.compile(r"[\\`*_~\[\]|!#$:@]|(?<=\bwww)\.", re.IGNORECASE)
 
@@ -66,9 +67,14 @@ def error(found: Value) -> str:
     return "" if found.error is None else f" ± {score(found.error)}"
 
 
+def without_controls(text: str) -> str:
+    """Return `text` with a mark in the place of what cannot be shown."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def printable(text: str) -> str:
     """Return `text` on one line, without what cannot be shown."""
-    return " ".join(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text).split())
+    return " ".join(without_controls(text).split())
 
 
 def markdown(text: str) -> str:
@@ -98,8 +104,8 @@ def iso(moment: datetime) -> str:
 
 
 def capitalize_first(text: str) -> str:
-    """Return a sentence with a capital at its start; the rest, names among it, stays."""
-    return text[:1].upper() + text[1:]
+    """Return a sentence with a capital at its start; names, a version at the start too, stay."""
+    return text if _VERSION.match(text) else text[:1].upper() + text[1:]
 
 
 def sentence(text: str) -> str:

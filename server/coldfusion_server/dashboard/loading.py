@@ -6,27 +6,48 @@ from dataclasses import dataclass
 
 from coldfusion_server.dashboard import words
 from coldfusion_server.dashboard.scores import Measured, Series, Table, series
-from coldfusion_server.services import bases, contributions, head_moves, models, rounds, usage
+from coldfusion_server.services import (
+    bases,
+    comparing,
+    contributed,
+    contributions,
+    courses,
+    head_moves,
+    lineage,
+    models,
+    rounds,
+    tallying,
+    usage,
+    waiting,
+)
 from coldfusion_server.services.agreement import agreements
+from coldfusion_server.services.bases import OriginOfBase
+from coldfusion_server.services.comparing import Compared, Place
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.evaluation_tries import EvaluationFailure
+from coldfusion_server.services.lineage import Lineage
 from coldfusion_server.services.lookup import find_model
 from coldfusion_server.services.measured import Measurements, measurements
 from coldfusion_server.services.paging import Window
+from coldfusion_server.services.tallying import Tally
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.agreement import EvaluatorAgreement
 from coldfusion_shared.schemas.bases import Base
 from coldfusion_shared.schemas.common import Page
 from coldfusion_shared.schemas.contributions import Contribution
+from coldfusion_shared.schemas.contributors import Contributor
 from coldfusion_shared.schemas.evaluations import Suite
 from coldfusion_shared.schemas.models import Model
 from coldfusion_shared.schemas.rounds import Round
 from coldfusion_shared.schemas.usage import ModelUsage
+from coldfusion_shared.schemas.waiting import Waiting
 
 NEWEST = Window(limit=1)
 # v0 and so many of the newest bases of the head's line are drawn; on the overview fewer.
 DRAWN, SKETCHED = 199, 30
+# Rounds on a time line.
+COURSE = 300
 
 
 @dataclass(frozen=True)
@@ -43,20 +64,70 @@ class Card:
 
 @dataclass(frozen=True)
 class RoundView:
-    """A round with its contributions."""
+    """
+    A round with a page of its contributions.
+
+    Attributes:
+        model: whose round it is.
+        round: the round.
+        closing: what it still needs; null: it is not open.
+        contributions: a page of them.
+        tally: of all of them.
+    """
 
     model: Model
     round: Round
     closing: words.Closing | None
     contributions: Page[Contribution]
+    tally: Tally
 
     @property
     def moving(self) -> bool:
         """Whether numbers change that no event tells of: bytes arriving, a fuse."""
-        return self.round.state in words.MOVING_ROUNDS or (
-            self.round.state == RoundState.OPEN
-            and any(c.state in words.MOVING_CONTRIBUTIONS for c in self.contributions.items)
+        return self.fusing or self.arriving
+
+    @property
+    def fusing(self) -> bool:
+        """Whether the round itself moves without an event: it is on its way to a base."""
+        return self.round.state in words.MOVING_ROUNDS
+
+    @property
+    def arriving(self) -> bool:
+        """Whether bytes arrive that no event tells of."""
+        return self.round.state == RoundState.OPEN and any(
+            item.state in words.MOVING_CONTRIBUTIONS for item in self.contributions.items
         )
+
+
+@dataclass(frozen=True)
+class ContributionView:
+    """A contribution, and where the others lay that were fused with it."""
+
+    item: Contribution
+    others: list[Place]
+
+    @property
+    def cosines(self) -> list[float]:
+        """Cosines of the others with the mean of the round."""
+        return [one.cosine for one in self.others if one.cosine is not None]
+
+    @property
+    def norm_ratios(self) -> list[float]:
+        """Lengths of the others over the median of the round."""
+        return [one.norm_ratio for one in self.others if one.norm_ratio is not None]
+
+
+@dataclass(frozen=True)
+class ContributorView:
+    """A contributor with a page of the contributions."""
+
+    contributor: Contributor
+    contributions: Page[Contribution]
+
+    @property
+    def moving(self) -> bool:
+        """Whether bytes arrive that no event tells of."""
+        return any(c.state in words.MOVING_CONTRIBUTIONS for c in self.contributions.items)
 
 
 @dataclass(frozen=True)
@@ -127,7 +198,7 @@ class History:
 
     model: Model
     rounds: Page[Round]
-    bases: Page[Base]
+    bases: Page[OriginOfBase]
 
 
 @dataclass(frozen=True)
@@ -142,6 +213,14 @@ class Reader:
         page = models.list_models(self.ctx, self.who, window)
         cards = [self._card(model) for model in page.items]
         return Page[Card](items=cards, next_cursor=page.next_cursor)
+
+    def waiting(self, name: str | None = None) -> Waiting:
+        """Return what waits for a maintainer, of all models or of one."""
+        return waiting.waiting(self.ctx, self.who, name)
+
+    def lineage(self, model: Model, upto: int | None = None) -> Lineage:
+        """Return a model's bases, and what those of a range were fused from."""
+        return lineage.lineage(self.ctx, model.name, self.who, upto)
 
     def model(self, name: str) -> Model:
         """Return a model."""
@@ -178,23 +257,42 @@ class Reader:
         page = contributions.list_contributions(
             self.ctx, model.name, self.who, window, round_number=str(found.number)
         )
-        return RoundView(model, found, self._closing(model, found), page)
+        tally = tallying.of_round(self.ctx, model.name, str(found.number), self.who)
+        return RoundView(model, found, self._closing(model, found), page, tally)
+
+    def compared(self, view: RoundView) -> Compared:
+        """Return how the contributions of a round's page lie to each other."""
+        ids = [item.id for item in view.contributions.items]
+        return comparing.compare(self.ctx, view.model.name, str(view.round.number), ids, self.who)
+
+    def contributor(self, name: str, window: Window) -> ContributorView:
+        """Return what one contributor has done, as far as the visitor may know."""
+        return ContributorView(
+            contributed.get_contributor(self.ctx, name, self.who),
+            contributed.list_contributed(self.ctx, name, self.who, window),
+        )
 
     def history(self, model: Model, past: Window, versions: Window) -> History:
         """Return rounds and bases."""
         return History(
             model,
             rounds.list_rounds(self.ctx, model.name, self.who, past),
-            bases.list_bases(self.ctx, model.name, self.who, versions),
+            bases.list_origins(self.ctx, model.name, self.who, versions),
         )
+
+    def course(self, model: Model) -> courses.Course:
+        """Return what became of the newest rounds, of the head and of the bases."""
+        return courses.course(self.ctx, model.name, self.who, COURSE)
 
     def usage(self, model: Model) -> ModelUsage:
         """Return what the model's bases and contributions take."""
         return usage.model_usage(self.ctx, model.name, self.who)
 
-    def contribution(self, number: str) -> Contribution:
-        """Return one contribution."""
-        return contributions.get_contribution(self.ctx, number, self.who)
+    def contribution(self, number: str) -> ContributionView:
+        """Return one contribution, and where the others of its round lay."""
+        item = contributions.get_contribution(self.ctx, number, self.who)
+        places = comparing.places(self.ctx, item.model, str(item.round), self.who)
+        return ContributionView(item, [one for one in places if one.id != item.id])
 
     def _card(self, model: Model) -> Card:
         base = bases.get_base(self.ctx, model.name, model.current, self.who)

@@ -1,15 +1,15 @@
 """
 A token becomes a session cookie, and ends again.
 
-The cookie shows pages and the event stream to its holder; the gate takes no writing on its word.
-These two forms are all that is posted without a token, so they look at where the post comes from:
-another site must neither log a visitor out nor log one in under a name that is not theirs.
+The cookie shows pages and the event stream to its holder, and nothing is written on its word alone:
+the forms in `decisions` bring a number of their session along. These two forms need no token, so
+they look at where the post comes from: another site must neither log a visitor out nor log one in
+under a name that is not theirs.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -18,13 +18,15 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from coldfusion_server.api.dependencies import Address, BaseUrl, Ctx, Guessing
 from coldfusion_server.api.errors import STATUS, headers
 from coldfusion_server.api.session import COOKIE, LIFETIME, make_session, session_token_id
+from coldfusion_server.dashboard.posting import check_same_site, read_form
 from coldfusion_server.dashboard.rendering import page
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.sign_in import end_session
-from coldfusion_shared.errors import ColdFusionError, Forbidden, InvalidRequest
+from coldfusion_shared.errors import ColdFusionError
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
+HINT = "Open the login page here and try again."
 # A path of ours: "//elsewhere" and "/\elsewhere" lead a browser away.
 _PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 
@@ -40,8 +42,8 @@ async def login(
     request: Request, ctx: Ctx, url: BaseUrl, guesses: Guessing, address: Address
 ) -> Response:
     """Begin a session for the holder of the token in the form."""
-    _check_same_site(request, url)
-    form = await _form(request)
+    check_same_site(request, url, HINT)
+    form = {name: values[0] for name, values in (await read_form(request, 10)).items()}
     target = path_of_ours(form.get("next", "/"))
     try:
         token = form.get("token", "").strip()
@@ -56,7 +58,7 @@ async def login(
 @router.post("/logout")
 def logout(request: Request, ctx: Ctx, url: BaseUrl) -> Response:
     """End the session in this browser; a token that was made for it alone ends, too."""
-    _check_same_site(request, url)
+    check_same_site(request, url, HINT)
     token_id = session_token_id(ctx, request.headers.get("cookie", ""))
     if token_id is not None:
         end_session(ctx, token_id)
@@ -121,25 +123,3 @@ def path_of_ours(target: str) -> str:
 def is_https(request: Request, url: str) -> bool:
     """Return whether the browser's way to us, or to the proxy before us, is encrypted."""
     return request.url.scheme == "https" or url.startswith("https:")
-
-
-def _check_same_site(request: Request, url: str) -> None:
-    """Refuse a form that was sent from a page of another site; programs send neither header."""
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin")
-    # Not by urlsplit, which raises for some of what programs may send.
-    hosts = {request.headers.get("host"), url.partition("://")[2].partition("/")[0]} - {""}
-    foreign = site not in (None, "same-origin", "none")
-    if foreign or (origin is not None and origin.partition("://")[2] not in hosts):
-        raise Forbidden(
-            "This form was sent from another site.", hint="Open the login page here and try again."
-        )
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Read a small form; the gate has bounded the body."""
-    try:
-        fields = parse_qs((await request.body()).decode(), max_num_fields=10)
-    except ValueError:
-        raise InvalidRequest("The form cannot be read.") from None
-    return {name: values[0] for name, values in fields.items()}

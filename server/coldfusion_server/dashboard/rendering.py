@@ -6,15 +6,21 @@ import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from coldfusion_server.dashboard import charts, formats, telling, words
+from coldfusion_server.dashboard import beside, charts, formats, said, telling, words
+from coldfusion_server.dashboard.decisions.catalogue import offers
+from coldfusion_server.services.tokens import may
 from coldfusion_shared import __version__
 from coldfusion_shared.contributions import ContributionState
+from coldfusion_shared.replays import ReplayState
 from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.weights.layout import is_weights
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
@@ -51,22 +57,33 @@ EVENTS = (
     "model.rolled_back",
     "model.replayed",
     "base.published",
+    "base.measured",
     "evaluation.posted",
     "evaluation.failed",
+    "evaluation.requested",
     "suite.registered",
     "round.opened",
     "round.scheduled",
     *(f"round.{state}" for state in RoundState),
     *(f"contribution.{state}" for state in ContributionState),
+    *(f"replay.{state}" for state in ReplayState),
     *(f"contribution.{what}" for what in ("kept", "carried", "measured", "rebased", "erased")),
 )
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Return the response that shows `template`."""
-    values["path"] = request.url.path
-    values["principal"] = getattr(request.state, "principal", None)
-    return HTMLResponse(environment().get_template(template).render(values), status, HEADERS)
+    # As it stands in addresses: a contributor's name may have any letters.
+    values["path"] = quote(request.scope["path"])
+    values["principal"] = who = getattr(request.state, "principal", None)
+    values["oversees"] = who is not None and may(who, Role.MAINTAINER)
+    # Whole pages say what came of a decision; a part that is fetched again has no place for it.
+    values["outcome"] = None if template.startswith("parts/") else said.heard(request)
+    content = environment().get_template(template).render(values)
+    shown = HTMLResponse(content, status, HEADERS)
+    if values["outcome"] is not None and request.method == "GET":
+        said.forget(request, shown)
+    return shown
 
 
 @cache
@@ -80,11 +97,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {name: getattr(formats, name) for name in FILTERS}
+    made.tests["weights"] = is_weights
     made.globals |= {
         "asset": asset,
+        "beside": beside,
         "charts": charts,
         "count": formats.count,
         "events": ", ".join(f"sse:{name}" for name in EVENTS),
+        "offers": offers,
         "percent": formats.percent,
         "telling": telling,
         "version": __version__,

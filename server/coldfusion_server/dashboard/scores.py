@@ -237,6 +237,10 @@ class Series:
         """For each of the parts, the average over its data sets, base by base."""
         return [[item.over(part.names) for item in self.bases] for part in self.parts]
 
+    def of_dataset(self, name: str) -> list[Value | None]:
+        """Return what each base scores on one data set; null: it was not measured on it."""
+        return [item.values.get(name) for item in self.bases]
+
     def since_first(self, base: Measured) -> Value | None:
         """Return by how many points `base` is better than the first one."""
         return _change(base, self.bases[0], self.names)

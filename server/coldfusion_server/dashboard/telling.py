@@ -27,6 +27,33 @@ def line(labels: Sequence[str], values: Sequence[Value | None]) -> str:
     return ", ".join(f"{word} {label} {formats.value(value)}" for word, (label, value) in named)
 
 
+# Whether the last base is better than the first, so that the points can follow.
+_BETTER = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "same": "is as good as",
+    "unclear": "is not measurably better or worse than",
+    "one seed": "cannot be told apart from chance beside",
+    "unknown": "cannot be told apart from chance beside",
+}
+
+
+def standing(version: str, headline: Series | None) -> str:
+    """Return which base is the current one and whether it is better than v0, in a sentence."""
+    current = f"{version} is the current base"
+    if version == "v0":
+        return f"{current}: the pretrained model, before any round."
+    if headline is None or not headline.compared:
+        return f"{current}; whether it is better than v0 has not been measured."
+    measured = headline.versions[-1]
+    who = "and" if measured == version else f"not measured yet; {measured}"
+    change = formats.gain(headline.change)
+    return (
+        f"{current}, {who} {_BETTER[headline.verdict]} v0: {change} points on average "
+        f"({headline.protocol}, {formats.count(len(headline.names), 'data set')})."
+    )
+
+
 def gains(series: Series) -> str:
     """Return on how many data sets the last base is better than the first, in one sentence."""
     rows = [gain.value for gain in series.gains_by_dataset]

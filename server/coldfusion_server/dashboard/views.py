@@ -12,8 +12,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import HTMLResponse
 
 from coldfusion_server.api.dependencies import BaseUrl, Ctx, ModelPath, Who
+from coldfusion_server.dashboard.figures import of_model, of_round
 from coldfusion_server.dashboard.loading import Reader
 from coldfusion_server.dashboard.rendering import page
+from coldfusion_server.dashboard.shared_parts import shared
 from coldfusion_server.services.paging import Window
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -21,8 +23,13 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 READ = ["GET", "HEAD"]
 MODELS, CONTRIBUTIONS, HISTORY = 24, 50, 20
 
+# The templates of a round's parts, by their names in addresses.
+ROUND_PARTS = {"round": "summary", "figures": "figures", "contributions": "contributions"}
+
 Cursor = Annotated[str | None, Query(max_length=20)]
-ModelPart = Literal["current", "round", "scores", "history", "storage"] | None
+# One whose scores are drawn.
+DataSet = Annotated[str | None, Query(max_length=500)]
+ModelPart = Literal["current", "waiting", "round", "scores", "course", "history", "storage"] | None
 
 
 def _reader(ctx: Ctx, who: Who) -> Reader:
@@ -33,20 +40,23 @@ Read = Annotated[Reader, Depends(_reader)]
 
 
 @router.api_route("/", methods=READ)
+@shared
 def overview(
     request: Request,
     read: Read,
     url: BaseUrl,
-    part: Literal["models"] | None = None,
+    part: Literal["models", "waiting"] | None = None,
     models: Cursor = None,
 ) -> HTMLResponse:
     """Show every model that the visitor may read."""
-    template = "parts/models.html" if part else "overview.html"
-    cards = read.overview(Window(models, MODELS))
-    return page(request, template, cards=cards, url=url, paged=models is not None)
+    values: dict[str, Any] = {"waits": read.waiting(), "model": None, "url": url}
+    if part != "waiting":
+        values |= {"cards": read.overview(Window(models, MODELS)), "paged": models is not None}
+    return page(request, f"parts/{part}.html" if part else "overview.html", **values)
 
 
 @router.api_route("/models/{owner}/{name}", methods=READ)
+@shared
 def model(
     request: Request,
     read: Read,
@@ -56,16 +66,21 @@ def model(
     contributions: Cursor = None,
     rounds: Cursor = None,
     bases: Cursor = None,
+    dataset: DataSet = None,
 ) -> HTMLResponse:
     """Show a model: its base, its newest round, its past; or one part of that."""
     found = read.model(name)
     values: dict[str, Any] = {"model": found, "url": url, "cursors": {}}
-    given = {"contributions": contributions, "rounds": rounds, "bases": bases}
+    given = {"contributions": contributions, "rounds": rounds, "bases": bases, "dataset": dataset}
     values["cursors"] = {key: value for key, value in given.items() if value is not None}
+    if part in (None, "waiting"):
+        values["waits"] = read.waiting(name)
     if part in (None, "current", "scores"):
         values["current"] = read.current(found)
     if part in (None, "round"):
         values["view"] = read.round(found, None, Window(contributions, CONTRIBUTIONS))
+    if part in (None, "course"):
+        values |= of_model.course_of_page(read, found)
     if part in (None, "history"):
         values["history"] = read.history(found, Window(rounds, HISTORY), Window(bases, HISTORY))
     if part in (None, "storage"):
@@ -74,22 +89,28 @@ def model(
 
 
 @router.api_route("/models/{owner}/{name}/rounds/{number}", methods=READ)
+@shared
 def round_(
     request: Request,
     read: Read,
     name: ModelPath,
     number: str,
-    part: Literal["round"] | None = None,
+    part: Literal["round", "figures", "contributions"] | None = None,
     contributions: Cursor = None,
 ) -> HTMLResponse:
-    """Show one round with all that was contributed to it."""
+    """Show one round with all that was contributed to it, or one part of that."""
     view = read.round(read.model(name), number, Window(contributions, CONTRIBUTIONS))
-    cursors = {} if contributions is None else {"contributions": contributions}
-    template = "parts/round.html" if part else "round.html"
-    return page(request, template, model=view.model, view=view, cursors=cursors)
+    values: dict[str, Any] = {"model": view.model, "view": view, "cursors": {}}
+    if contributions is not None:
+        values["cursors"] = {"contributions": contributions}
+    if part in (None, "figures"):
+        values["drawn"] = of_round.of_page(read, view)
+    template = f"parts/round_{ROUND_PARTS[part]}.html" if part else "round.html"
+    return page(request, template, **values)
 
 
 @router.api_route("/models/{owner}/{name}/bases/{version}", methods=READ)
+@shared
 def base(
     request: Request,
     read: Read,
@@ -105,9 +126,27 @@ def base(
 
 
 @router.api_route("/contributions/{number}", methods=READ)
+@shared
 def contribution(
     request: Request, read: Read, number: str, part: Literal["contribution"] | None = None
 ) -> HTMLResponse:
     """Show a contribution's receipt."""
     template = "parts/contribution.html" if part else "contribution.html"
-    return page(request, template, item=read.contribution(number))
+    view = read.contribution(number)
+    return page(request, template, item=view.item, view=view)
+
+
+@router.api_route("/contributors/{name:path}", methods=READ)
+@shared
+def contributor(
+    request: Request,
+    read: Read,
+    name: str,
+    part: Literal["contributor"] | None = None,
+    contributions: Cursor = None,
+) -> HTMLResponse:
+    """Show what somebody has contributed, as far as the visitor may see it."""
+    view = read.contributor(name, Window(contributions, CONTRIBUTIONS))
+    cursors = {} if contributions is None else {"contributions": contributions}
+    template = "parts/contributor.html" if part else "contributor.html"
+    return page(request, template, view=view, cursors=cursors)

@@ -137,6 +137,10 @@ class BaseRow(Table):
     signature: Mapped[str | None] = mapped_column(Text)
     # When its differences from its parent were made, if that was worth it.
     differences_at: Mapped[datetime | None]
+    # Of its weights from v0's, over the norm of those; null until it is measured.
+    distance: Mapped[float | None] = mapped_column(Float)
+    # When the last try to measure it began.
+    distance_tried_at: Mapped[datetime | None]
     files: Mapped[list[BaseFileRow]] = relationship(order_by="BaseFileRow.id")
 
 
@@ -509,7 +513,8 @@ class EvaluationTryRow(Table):
 
     __tablename__ = "evaluation_tries"
 
-    # A base's number among all, or a candidate's id.
+    # A base's number among all, or a candidate's id; "again:" and the number of a measured base
+    # that is wanted once more.
     subject: Mapped[str] = mapped_column(String(20), primary_key=True)
     suite_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     protocol: Mapped[str] = mapped_column(String(20), primary_key=True)

@@ -36,6 +36,11 @@ class Broker:
         self.begun = asyncio.Event()
         self.stopped = False
 
+    @property
+    def watchers(self) -> int:
+        """How many watch this process."""
+        return len(self.queues)
+
     async def run(self) -> None:
         """Read and hand out until cancelled, or stopped: then a read under way ends first."""
         while not self.stopped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,9 @@ from coldfusion_server.services.lookup import find_base, find_file, find_model, 
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.errors import BadModel, NonFiniteWeights
 from coldfusion_shared.schemas.bases import Base, Manifest
-from coldfusion_shared.schemas.common import Page
+from coldfusion_shared.schemas.common import Page, Response
 from coldfusion_shared.schemas.files import FileEntry
+from coldfusion_shared.schemas.recipes import Recipe
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint, chunks
 from coldfusion_shared.weights.codecs import discover
@@ -34,6 +36,30 @@ from coldfusion_shared.weights.layout import (
     SINGLE_FILE,
     weight_files,
 )
+
+
+class _Input(Response):
+    id: str
+    contributor: str
+    weight: float | None = None
+
+
+class Origin(Response):
+    """What a list of bases asks of a manifest: to check all of a thousand inputs takes longer."""
+
+    recipe: Recipe | None = None
+    source: str | None = None
+    contributions: list[_Input] = []
+
+
+class OriginOfBase(Response):
+    """A base and what it came from."""
+
+    version: str
+    digest: str
+    current: bool
+    created_at: datetime
+    manifest: Origin
 
 
 def store_folder(ctx: Context, folder: Path) -> list[FileEntry]:
@@ -83,6 +109,7 @@ def add_base(
         manifest=manifest.canonical().decode(),
         created_at=manifest.created_at,
         signature=signing.sign(ctx, manifest),
+        distance=0.0 if parent is None else None,
         files=[
             BaseFileRow(path=file.path, size=file.size, sha256=file.sha256)
             for file in manifest.files
@@ -112,6 +139,16 @@ def list_bases(
         model = find_model(session, name, principal)
         query = select(BaseRow).where(BaseRow.model_id == model.id)
         return paging.page(session, query, BaseRow.id, window, lambda row: to_schema(model, row))
+
+
+def list_origins(
+    ctx: Context, name: str, principal: Principal | None, window: paging.Window
+) -> Page[OriginOfBase]:
+    """Return what the model's bases came from, newest first: all that a list of them shows."""
+    with ctx.database.read() as session:
+        model = find_model(session, name, principal)
+        query = select(BaseRow).where(BaseRow.model_id == model.id)
+        return paging.page(session, query, BaseRow.id, window, lambda row: _origin_of(model, row))
 
 
 def get_file(
@@ -167,6 +204,16 @@ def update_sources(
     return found
 
 
+def _origin_of(model: ModelRow, row: BaseRow) -> OriginOfBase:
+    return OriginOfBase(
+        version=f"v{row.number}",
+        digest=row.digest,
+        current=row.number == model.current,
+        created_at=row.created_at,
+        manifest=Origin.model_validate_json(row.manifest),
+    )
+
+
 def to_schema(model: ModelRow, row: BaseRow) -> Base:
     """Return what the API shows of a base."""
     return Base(
@@ -175,6 +222,7 @@ def to_schema(model: ModelRow, row: BaseRow) -> Base:
         digest=row.digest,
         current=row.number == model.current,
         created_at=row.created_at,
+        distance=row.distance,
         manifest=manifest_of(row),
     )
 

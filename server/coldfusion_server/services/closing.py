@@ -112,18 +112,23 @@ def close_by_hand(
                 refused = _not_closable(model, row, waiting, choice, held)
         else:
             _check_ahead(ctx, at)
-            row.close_at = at
-            data = {"round": row.number, "at": at.isoformat(), "by": who.name}
-            outbox.append(session, ctx.now(), "round.scheduled", name, data)
-            audit.note(
-                session, ctx.now(), who, "round.scheduled", model=name, subject=row.number, to=at
-            )
-            session.flush()
+            if row.close_at != at:
+                _schedule(ctx, session, name, row, at, who)
         shown = rounds.to_schema(session, model, row, ctx.now())
     if refused is not None:
         # Raised behind the block: what was too late is rejected in any case.
         raise refused
     return shown
+
+
+def _schedule(
+    ctx: Context, session: Session, name: str, row: RoundRow, at: datetime, who: Principal
+) -> None:
+    row.close_at = at
+    data = {"round": row.number, "at": at.isoformat(), "by": who.name}
+    outbox.append(session, ctx.now(), "round.scheduled", name, data)
+    audit.note(session, ctx.now(), who, "round.scheduled", model=name, subject=row.number, to=at)
+    session.flush()
 
 
 def closed_by_hand(row: RoundRow) -> bool:

@@ -51,6 +51,8 @@ class Context:
         now: the clock.
         seconds: another one, for spans of time: nobody ever sets it back.
         pulse: called by long work all the time: it shows that the work moves, and may end it.
+        beats: when each part of the Repository that runs in this process last showed that it works,
+            by the clock that nobody sets back.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class Context:
     now: Callable[[], datetime] = field(default=utc_now)
     seconds: Callable[[], float] = field(default=time.monotonic)
     pulse: Callable[[], None] = field(default=lambda: None)
+    beats: dict[str, float] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close the connections to database and store."""

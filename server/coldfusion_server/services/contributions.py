@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from statistics import fmean
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, selectinload
 
 from coldfusion_server.db.tables import (
     ContributionRow,
@@ -122,7 +122,7 @@ def list_contributions(
     """Return the model's contributions, newest first; `contributor` is a name or ``me``."""
     with ctx.database.read() as session:
         model = find_model(session, name, principal)
-        query = select(ContributionRow).where(ContributionRow.model_id == model.id)
+        query = receipts().where(ContributionRow.model_id == model.id)
         if round_number is not None:
             query = query.where(
                 ContributionRow.round_id == find_round(session, model, round_number).id
@@ -290,6 +290,16 @@ def why_too_late(session: Session, row: ContributionRow, newest: RoundRow) -> Ba
     except BaseOutdated as error:
         return error
     return None
+
+
+def receipts() -> Select[ContributionRow]:
+    """Return the query of contributions with all that `to_schema` tells of them, none apart."""
+    return select(ContributionRow).options(
+        selectinload(ContributionRow.contributor),
+        selectinload(ContributionRow.files),
+        selectinload(ContributionRow.model),
+        selectinload(ContributionRow.round),
+    )
 
 
 def to_schema(row: ContributionRow) -> Contribution:

@@ -8,7 +8,7 @@ that.
 
 A try is counted before it begins, since it may end the process, and so is the pause after it. Who
 is told to stop gives the try back. After some of them a base or a candidate is left, with an event
-that says why.
+that says why. Of a measured base that was asked for once more a row says so until that is done.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from coldfusion_shared.schemas.evaluations import ProtocolName
 
 log = structlog.get_logger(__name__)
 
+# Begins the names of rows that say of a measured base that it is wanted once more.
+AGAIN = "again:"
 # Ten minutes in all, and what the tries themselves take.
 MAX_TRIES = 4
 RETRY_SECONDS = 30.0
@@ -153,7 +155,10 @@ def end(ctx: Context, what: Measurement, subject: Subject) -> None:
     """Forget the tries of what was measured, or is gone."""
     with ctx.database.write() as session:
         session.execute(
-            delete(EvaluationTryRow).where(EvaluationTryRow.subject == subject.name, _tried(what))
+            delete(EvaluationTryRow).where(
+                EvaluationTryRow.subject.in_((subject.name, f"{AGAIN}{subject.name}")),
+                _tried(what),
+            )
         )
 
 
@@ -220,10 +225,56 @@ def leave(
     log.error("evaluation given up", model=model, why=told, **named)
 
 
+def ask_again(session: Session, base: BaseRow, evaluator: int) -> bool | None:
+    """
+    Let a base be measured once more in each way in which it was, and tried again where that failed.
+
+    Args:
+        session: the transaction.
+        base: which.
+        evaluator: the contributor's id under which the Repository's own evaluator signs.
+
+    Returns:
+        Whether that is new; null: it was neither measured nor tried yet.
+    """
+    measured = select(EvaluationRow.suite_digest, EvaluationRow.protocol).where(
+        EvaluationRow.base_id == base.id,
+        EvaluationRow.contributor_id == evaluator,
+        EvaluationRow.suite_digest.is_not(None),
+    )
+    tried = select(EvaluationTryRow).where(EvaluationTryRow.subject == Subject(base=base.id).name)
+    done = {(str(digest), protocol) for digest, protocol in session.execute(measured)}
+    rows = {(row.suite_digest, row.protocol): row for row in session.scalars(tried)}
+    changed = False
+    for key in sorted(done | rows.keys()):
+        changed |= _mark(session, base, key) if key in done else False
+        row = rows.get(key)
+        if row is not None and (row.reason is not None or row.attempts > MAX_TRIES):
+            row.attempts, row.retry_at, row.reason = 0, None, None
+            changed = True
+    return changed if done or rows else None
+
+
+def _mark(session: Session, base: BaseRow, key: tuple[str, str]) -> bool:
+    """Write down that a measured base is wanted once more; return whether that is new."""
+    digest, protocol = key
+    subject = f"{AGAIN}{base.id}"
+    if session.get(EvaluationTryRow, (subject, digest, protocol)) is not None:
+        return False
+    session.add(
+        EvaluationTryRow(subject=subject, suite_digest=digest, protocol=protocol, attempts=0)
+    )
+    return True
+
+
 def forget(ctx: Context, what: Measurement) -> None:
     """Forget all tries, so that what was left is tried again."""
     with ctx.database.write() as session:
-        session.execute(delete(EvaluationTryRow).where(_tried(what)))
+        session.execute(
+            delete(EvaluationTryRow).where(
+                _tried(what), EvaluationTryRow.subject.not_like(f"{AGAIN}%")
+            )
+        )
 
 
 def failures(
@@ -322,7 +373,7 @@ def _may_be_tried(ctx: Context, session: Session, what: Measurement, subject: Su
 
 
 def _measured(session: Session, what: Measurement) -> set[str]:
-    """Return what the Repository's own evaluator has measured so."""
+    """Return what the Repository's own evaluator has measured so, and need not once more."""
     rows = session.execute(
         select(EvaluationRow.base_id, EvaluationRow.candidate_id, EvaluationRow.seeds).where(
             EvaluationRow.contributor_id == what.evaluator,
@@ -335,7 +386,10 @@ def _measured(session: Session, what: Measurement) -> set[str]:
         if len(seeds or []) >= what.seeds:
             # A candidate's scores are its base's, too, once it is one.
             found |= {str(one) for one in (base, candidate) if one is not None}
-    return found
+    asked = select(EvaluationTryRow.subject).where(
+        _tried(what), EvaluationTryRow.subject.like(f"{AGAIN}%")
+    )
+    return found.difference(name.removeprefix(AGAIN) for name in session.scalars(asked))
 
 
 def _is_gone(session: Session, subject: Subject) -> bool:

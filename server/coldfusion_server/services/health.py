@@ -37,11 +37,22 @@ def examine(ctx: Context) -> list[Diagnosis]:
     return [_look(subject, look, ctx) for subject, look in looks.items()]
 
 
+def look(ctx: Context) -> list[Diagnosis]:
+    """Look at what can be seen quickly and without writing, for those who look often."""
+    looks = {"database": _tables, "disk": _disk, "clock": _clock}
+    return [_look(subject, one, ctx) for subject, one in looks.items()]
+
+
 def _look(subject: str, look: Callable[[Context], str], ctx: Context) -> Diagnosis:
     try:
         return Diagnosis(subject, True, look(ctx))
     except ColdFusionError as error:
         return Diagnosis(subject, False, error.message, error.hint)
+
+
+def _tables(ctx: Context) -> str:
+    check_revision(ctx.database)
+    return f"revision {newest_revision()}, as this version needs"
 
 
 def _database(ctx: Context) -> str:

@@ -1,7 +1,8 @@
 """
-The sign of life of a part of the Repository: a file that is touched while its work goes on.
+The sign of life of a part of the Repository: a file that is touched while its work goes on, and
+what the process itself knows of its parts.
 
-It is touched by the work itself, turn by turn and chunk by chunk, and not by a thread beside it: a
+It is given by the work itself, turn by turn and chunk by chunk, and not by a thread beside it: a
 thread would go on when the work hangs.
 """
 
@@ -41,10 +42,22 @@ class WorkStopped(BaseException):
 class Heartbeat:
     """Called all the time by what scheduler or worker do; also tells them when to stop."""
 
-    def __init__(self, settings: Settings, part: Part, stop: Event) -> None:
-        """Beat in the settings' `run_dir`, if there is one, until `stop` is set."""
+    def __init__(
+        self, settings: Settings, part: Part, stop: Event, beats: dict[str, float] | None = None
+    ) -> None:
+        """
+        Beat until `stop` is set.
+
+        Args:
+            settings: with the `run_dir` to do it in, if there is one.
+            part: whose heart it is.
+            stop: ends the work.
+            beats: of the process: when each part has beaten last, by the clock that nobody sets.
+        """
         self.file = heartbeat_file(settings, part)
+        self.part = part
         self.stop = stop
+        self.beats = {} if beats is None else beats
         self.next = 0.0
 
     def __enter__(self) -> Self:
@@ -72,6 +85,7 @@ class Heartbeat:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.beats.pop(self.part, None)
         if self.file is not None:
             with suppress(OSError):
                 self.file.unlink(missing_ok=True)
@@ -80,7 +94,7 @@ class Heartbeat:
         """Show that the work moves; raises `WorkStopped` once it is to end."""
         if self.stop.is_set():
             raise WorkStopped
-        now = time.monotonic()
+        now = self.beats[self.part] = time.monotonic()
         if self.file is None or now < self.next:
             return
         self.next = now + BEAT_SECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from coldfusion_server.services import (
     evaluations,
     fuse_inputs,
     leases,
+    reasons,
     usefulness,
 )
 from coldfusion_server.services.context import Context
@@ -42,11 +42,6 @@ from coldfusion_shared.schemas.bases import Manifest
 from coldfusion_shared.schemas.evaluations import EvaluationReport
 
 log = structlog.get_logger(__name__)
-
-# The folders of an absolute path: what it ends with says what it is about. URLs have none.
-_FOLDERS = re.compile(r"(?<![\w.])(?<!:/)(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])+")
-# Letters of a reason that are told.
-MOST_REASON = 500
 
 
 class Measure(Protocol):
@@ -169,13 +164,11 @@ def _try(ctx: Context, task: Task, subject: Subject, lease: leases.Lease) -> boo
 
 
 def _told(task: Task, subject: Subject, reason: str) -> str:
-    """Return `reason` as visitors may read it: one line, without folders of this machine."""
+    """Return `reason` as visitors may read it."""
     text, folder = reason, _folder(task, subject)
     for one in (folder / "model", folder / "base", folder):
         text = text.replace(str(one), "its folder")
-    # PostgreSQL keeps no NUL in a text.
-    line = " ".join(_FOLDERS.sub("", text).replace("\0", " ").split())
-    return line if len(line) <= MOST_REASON else f"{line[:MOST_REASON]}..."
+    return reasons.readable(text)
 
 
 def _measure(ctx: Context, task: Task, subject: Subject, lease: leases.Lease, tries: int) -> None:

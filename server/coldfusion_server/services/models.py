@@ -58,9 +58,7 @@ def create_model(
         ModelExists: the name is taken.
     """
     _check_new(ctx, name)
-    check_policy(policy)
-    with ctx.database.read() as session:
-        _check_gate(session, policy)
+    check_settable(ctx, policy)
     now = ctx.now()
     files = bases.store_folder(ctx, folder)
     manifest = Manifest(
@@ -198,6 +196,13 @@ def check_policy(policy: Policy) -> None:
             f"The fusion method {recipe.method!r} needs {lacking}, which a round does not have.",
             hint="coldfusion-server fuse can use it; coldfusion-server methods lists the others.",
         )
+
+
+def check_settable(ctx: Context, policy: Policy) -> None:
+    """Check all that `set_policy` does, and change nothing; raises what that raises."""
+    check_policy(policy)
+    with ctx.database.read() as session:
+        _check_gate(session, policy)
 
 
 def _check_screening(policy: Policy) -> None:

@@ -60,6 +60,12 @@ def _detail(body: bytes) -> str | None:
         return None
 
 
+def patience(settings: Settings, part: Part) -> float:
+    """Return how many seconds a part that is well may give no sign of life."""
+    pause = settings.scheduler_seconds if part is Part.SCHEDULER else settings.worker_seconds
+    return settings.heartbeat_seconds + pause
+
+
 def _heartbeat(settings: Settings, part: Part) -> Diagnosis:
     file = heartbeat_file(settings, part)
     if file is None:
@@ -71,12 +77,7 @@ def _heartbeat(settings: Settings, part: Part) -> Diagnosis:
     if seconds is None:
         message = f"The {part} has done nothing without an error since it started, or is not up."
         return Diagnosis(part, False, message, "Its log says why.")
-    pause = {
-        Part.SCHEDULER: settings.scheduler_seconds,
-        Part.WORKER: settings.worker_seconds,
-        Part.EVALUATOR: settings.worker_seconds,
-    }[part]
-    if seconds > settings.heartbeat_seconds + pause:
+    if seconds > patience(settings, part):
         message = f"The {part} gave its last sign of life {seconds:.0f} seconds ago."
         hint = "Its log says what it began. End it; whoever starts next goes on with its work."
         return Diagnosis(part, False, message, hint)

@@ -24,6 +24,7 @@ from coldfusion_server.services import (
     fuse_inputs,
     gating,
     leases,
+    reasons,
     rounds,
     standing,
 )
@@ -78,7 +79,7 @@ def _told(round_id: int, error: Exception) -> ColdFusionError:
     if isinstance(error, ColdFusionError):
         return error
     log.exception("round broke", round=round_id)
-    return ColdFusionError(f"An internal error: {type(error).__name__}: {error}")
+    return ColdFusionError(reasons.internal(error))
 
 
 def _waiting(ctx: Context) -> list[int]:

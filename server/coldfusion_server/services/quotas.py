@@ -55,7 +55,7 @@ def check_quota(
     _check_stored(settings, session, who, size)
     _check_round(settings, session, who, round_row)
     if settings.quota_day is not None or settings.quota_day_bytes is not None:
-        declared = usage.declared_since(session, who, ctx.now() - usage.DAY)
+        declared = usage.declared_since(session, who.contributor_id, ctx.now() - usage.DAY)
         check_day(settings, declared, size)
 
 
@@ -95,7 +95,7 @@ def _limits_anything(settings: Settings) -> bool:
 def _check_stored(settings: Settings, session: Session, who: Principal, size: int) -> None:
     if settings.quota_uploads is None and settings.quota_bytes is None:
         return
-    mine = usage.of_contributor(session, who)
+    mine = usage.of_contributor(session, who.contributor_id, who.name)
     if settings.quota_uploads is not None and mine.uploads >= settings.quota_uploads:
         raise QuotaExceeded(
             f"You have {mine.uploads} unfinished uploads; this Repository allows "

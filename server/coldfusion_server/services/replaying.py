@@ -16,7 +16,14 @@ from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import CandidateRow, ModelRow, ReplayRow
 from coldfusion_server.faults import fault_point
-from coldfusion_server.services import candidates, head_moves, leases, replay_course, replays
+from coldfusion_server.services import (
+    candidates,
+    head_moves,
+    leases,
+    reasons,
+    replay_course,
+    replays,
+)
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.distances import relative_distance
 from coldfusion_server.services.fuse_inputs import Input
@@ -49,7 +56,7 @@ def replay_next(ctx: Context, holder: str) -> bool:
             except Exception as error:
                 # A fault of ours: the replay must say so, and be tried again later and later.
                 log.exception("replay broke", replay=replay)
-                _fail(ctx, replay, lease, f"An internal error: {type(error).__name__}: {error}")
+                _fail(ctx, replay, lease, reasons.internal(error))
             return True
     return False
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from coldfusion_server.db.tables import ContributionRow
 from coldfusion_shared.fusion.plan import Plan
 from coldfusion_shared.fusion.updates import Doubles
+from coldfusion_shared.screening.check import shown
 from coldfusion_shared.screening.sketch import Sketch
 
 
@@ -43,7 +44,9 @@ def keep(session: Session, items: Sequence[ContributionRow], plan: Plan) -> None
     else:
         found = _by_sketches(session, items, weights)
     for item, one in zip(items, found, strict=bool(found)):
-        item.cosine, item.norm_ratio = one.cosine, one.norm_ratio
+        # As all that is told of sketches: more digits would tell of their key.
+        item.cosine = None if one.cosine is None else shown(one.cosine)
+        item.norm_ratio = None if one.norm_ratio is None else shown(one.norm_ratio)
 
 
 def forget(item: ContributionRow) -> None:

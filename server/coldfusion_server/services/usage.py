@@ -48,8 +48,13 @@ def own_usage(ctx: Context, principal: Principal | None) -> OwnUsage:
     """Return what the caller has stored and on the way, and how much that may be."""
     who = signed_in(principal)
     with ctx.database.read() as session:
-        mine = of_contributor(session, who)
-        declared = declared_since(session, who, ctx.now() - DAY)
+        return beside_quotas(ctx, session, who.contributor_id, who.name)
+
+
+def beside_quotas(ctx: Context, session: Session, contributor_id: int, name: str) -> OwnUsage:
+    """Return what one contributor has stored and on the way, and how much that may be."""
+    mine = of_contributor(session, contributor_id, name)
+    declared = declared_since(session, contributor_id, ctx.now() - DAY)
     return OwnUsage(
         **mine.model_dump(),
         day_contributions=len(declared),
@@ -62,13 +67,15 @@ def own_usage(ctx: Context, principal: Principal | None) -> OwnUsage:
     )
 
 
-def of_contributor(session: Session, who: Principal) -> ContributorUsage:
+def of_contributor(session: Session, contributor_id: int, name: str) -> ContributorUsage:
     """Return what one contributor has stored and on the way, over all models."""
-    found = _contributors(session, ContributionRow.contributor_id == who.contributor_id)
-    return found[0] if found else ContributorUsage(contributor=who.name)
+    found = _contributors(session, ContributionRow.contributor_id == contributor_id)
+    return found[0] if found else ContributorUsage(contributor=name)
 
 
-def declared_since(session: Session, who: Principal, since: datetime) -> list[tuple[datetime, int]]:
+def declared_since(
+    session: Session, contributor_id: int, since: datetime
+) -> list[tuple[datetime, int]]:
     """Return when one contributor declared each upload after `since`, and its bytes, in order."""
     # What the base has, too, is not sent.
     sent = case((ContributionFileRow.here, 0), else_=ContributionFileRow.size)
@@ -76,7 +83,7 @@ def declared_since(session: Session, who: Principal, since: datetime) -> list[tu
         select(ContributionRow.declared_at, func.sum(sent))
         .join(ContributionFileRow, ContributionFileRow.contribution_id == ContributionRow.id)
         .where(
-            ContributionRow.contributor_id == who.contributor_id,
+            ContributionRow.contributor_id == contributor_id,
             ContributionRow.declared_at > since,
         )
         .group_by(ContributionRow.number, ContributionRow.declared_at)

@@ -182,4 +182,4 @@ def _distinct(waiting: Iterable[Waiting], kind: Kind) -> int:
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s'[: count != 1]}"
+    return f"{count:,} {noun}{'s'[: count != 1]}"

@@ -114,6 +114,11 @@ class Base(Response):
     digest: Sha256 = Field(description="SHA-256 of the canonical manifest")
     current: bool = Field(description="whether it is the head")
     created_at: datetime
+    distance: float | None = Field(
+        default=None,
+        description="of the weights from v0's: the Euclidean norm of what moved over the norm of "
+        "v0; null: not measured yet",
+    )
     manifest: Manifest
 
 

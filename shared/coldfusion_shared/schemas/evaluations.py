@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
-from coldfusion_shared.schemas.common import NO_NUL, Request, Response, Sha256, Text, Version
+from coldfusion_shared.schemas.common import (
+    NO_NUL,
+    Reason,
+    Request,
+    Response,
+    Sha256,
+    Text,
+    Version,
+)
 
 ProtocolName = Literal["frozen", "finetuned", "few-shot"]
 # As data folders are called: people's own names, in any script.
@@ -140,6 +148,20 @@ class EvaluationReport(Request):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a seed is given twice")
         return self
+
+
+class EvaluateRequest(Request):
+    """Have the Repository's own evaluator measure a base once more."""
+
+    reason: Reason | None = Field(default=None, description="why; kept in the audit log")
+
+
+class EvaluationAsked(Response):
+    """What came of asking for a measurement."""
+
+    version: Version
+    changed: bool = Field(description="false: it waits to be measured already")
+    sentence: str
 
 
 class Evaluation(Response):

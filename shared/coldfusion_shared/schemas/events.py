@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field
@@ -18,3 +19,8 @@ class Event(Response):
     model: str | None
     at: datetime
     data: dict[str, Any]
+
+    @cached_property
+    def json_text(self) -> str:
+        """The event as JSON; all that watch are sent the same, made once."""
+        return self.model_dump_json()

@@ -133,7 +133,7 @@ class RollbackRequest(Request):
     """Where the head is to go, and why."""
 
     version: Version
-    reason: Reason
+    reason: Reason = Field(description="why; everybody reads it")
 
 
 class Model(Response):

@@ -23,7 +23,9 @@ class ReplayRequest(Request):
         description="the base that stays and is fused onto first; null: the newest that has none "
         "of them in it",
     )
-    reason: Annotated[str, Field(max_length=500, pattern=NO_NUL)] | None = None
+    reason: Annotated[str, Field(max_length=500, pattern=NO_NUL)] | None = Field(
+        default=None, description="why; maintainers read it"
+    )
 
 
 class ReplayStep(Response):

@@ -69,7 +69,7 @@ class CloseRequest(Request):
 class CancelRequest(Request):
     """End a round without a base; what it had accepted goes on to the next one."""
 
-    reason: Reason
+    reason: Reason = Field(description="why; everybody reads it")
 
 
 class AgainRequest(Request):

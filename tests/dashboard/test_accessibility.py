@@ -1,0 +1,109 @@
+"""Every page under axe-core, in both colours and on a phone: no finding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from tests.dashboard.history import live_through
+from tests.dashboard.test_browser import CHROMIUM, PHONE, chromium
+from tests.e2e.programs import Server
+from tests.server.repository import MODEL, repository
+
+__all__ = ["chromium"]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+
+OF_MODEL = ("", "/rounds/1", "/rounds/2", "/bases/v0", "/bases/v1", "/lineage")
+# What a visitor sees, and what a maintainer sees besides.
+FOR_ALL = ("/", "/login", "/nowhere", *(f"/models/{MODEL}{path}" for path in OF_MODEL))
+Scheme = Literal["dark", "light"]
+
+
+@dataclass(frozen=True)
+class Past:
+    """A running server with a past; `receipts` are its contributions', `token` a maintainer's."""
+
+    server: Server
+    receipts: list[str]
+    token: str
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
+    folder = tmp_path_factory.mktemp("accessible") / "data"
+    with repository(folder) as made:
+        live_through(made)
+        token = made.token("mia", "maintainer")
+        items = made.get(f"/v1/models/{MODEL}/contributions")["items"]
+    server = Server(folder)
+    server.start()
+    try:
+        yield Past(server, [f"/contributions/{item['id']}" for item in items], token)
+    finally:
+        server.end()
+
+
+def findings(context: BrowserContext, path: str) -> list[str]:
+    """Return what axe-core finds on a page, with the elements it is about."""
+    page = context.new_page()
+    page.goto(path)
+    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    page.close()
+    return [
+        f"{path}: {one['id']}: {one['help']}: {[node['target'] for node in one['nodes'][:3]]}"
+        for one in found
+    ]
+
+
+def log_in(context: BrowserContext, past: Past) -> None:
+    page = context.new_page()
+    page.goto("/login")
+    page.get_by_label("Token").fill(past.token)
+    page.get_by_role("button", name="Log in").first.click()
+    expect(page.get_by_text("mia")).to_be_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_of_a_visitor_has_a_finding(chromium: Browser, past: Past, scheme: Scheme) -> None:
+    context = chromium.new_context(base_url=past.server.url, color_scheme=scheme)
+    paths = [*FOR_ALL, *past.receipts, "/contributors/ann"]
+    found = [finding for path in paths for finding in findings(context, path)]
+    context.close()
+    assert not found, "\n".join(found)
+
+
+def test_no_page_has_one_on_a_phone(chromium: Browser, past: Past) -> None:
+    context = chromium.new_context(base_url=past.server.url, viewport=PHONE)
+    found = [finding for path in FOR_ALL for finding in findings(context, path)]
+    context.close()
+    assert not found, "\n".join(found)
+
+
+def test_no_page_of_a_maintainer_has_one(chromium: Browser, past: Past) -> None:
+    context = chromium.new_context(base_url=past.server.url)
+    log_in(context, past)
+    decisions = decisions_of(context, [f"/models/{MODEL}", f"/models/{MODEL}/rounds/2"])
+    assert decisions, "a maintainer is offered nothing to decide"
+    paths = ["/", "/health", f"/models/{MODEL}", *past.receipts, *decisions]
+    found = [finding for path in paths for finding in findings(context, path)]
+    context.close()
+    assert not found, "\n".join(found)
+
+
+def decisions_of(context: BrowserContext, paths: list[str]) -> list[str]:
+    """Return the addresses of the forms that pages link."""
+    page = context.new_page()
+    found: set[str] = set()
+    for path in paths:
+        page.goto(path)
+        links = page.locator("a[href^='/decide/']").all()
+        found |= {link.get_attribute("href") or "" for link in links}
+    page.close()
+    return sorted(found)
