@@ -243,6 +243,17 @@ def test_gains_are_against_v0(visitor: TestClient) -> None:
     assert sum(row["data_set"] is None for row in rows) == 3
 
 
+def test_gains_are_had_of_each_base_as_its_page_links_them(visitor: TestClient) -> None:
+    page = visitor.get(f"/models/{MODEL}/bases/v1").text
+    assert f'href="{FIGURES}/gains.csv?version=v1"' in page
+    assert visitor.get(f"{FIGURES}/gains.json?version=v1").json() == (
+        visitor.get(f"{FIGURES}/gains.json").json()
+    )
+    of_first = visitor.get(f"{FIGURES}/gains.json?version=v0").json()
+    assert of_first["rows"] == [] and "v0 has not been compared" in of_first["told"]
+    assert visitor.get(f"{FIGURES}/gains.json?version=v9").status_code == 404
+
+
 def test_a_course_tells_by_how_much_a_candidate_missed(visitor: TestClient) -> None:
     text = visitor.get(f"{FIGURES}/course.csv").text
     rows = list(csv.DictReader(io.StringIO(text, newline="")))

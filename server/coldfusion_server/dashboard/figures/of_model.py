@@ -78,18 +78,22 @@ def scores(read: Reader, model: Model) -> Figure:
     )
 
 
-def gains(read: Reader, model: Model) -> Figure:
-    """Return by how much the last base that was measured is better than v0."""
-    found = [item for item in read.current(model).series if item.compared]
+def gains(read: Reader, model: Model, version: str | None = None) -> Figure:
+    """Return by how much a base, by default the last one that was measured, is better than v0."""
+    if version is None:
+        measured = read.current(model).series
+    else:
+        measured = [result.series for result in read.base(model.name, version).results]
+    found = [item for item in measured if item.compared]
     title = f"{model.name} against v0, in points"
     told = " ".join(f"{_named(item)}: {telling.gains(item)}" for item in found)
     return Figure(
         name="gains",
         title=title,
-        told=told or "No base has been compared with v0 yet.",
+        told=told or f"{version or 'No base'} has not been compared with v0 yet.",
         columns=[
             *_SERIES,
-            Column("base", "the last one that was measured"),
+            Column("base", "the one that was measured"),
             Column("against", "the one that it is compared with"),
             *_DATA_SET,
             Column("points", "by how much it is better"),

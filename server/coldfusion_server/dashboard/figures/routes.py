@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from coldfusion_server.api.dependencies import Ctx, ModelPath, Who, WindowQuery
@@ -26,6 +26,11 @@ router = APIRouter(prefix="/v1/models/{owner}/{name}", tags=["figures"])
 Kind = Literal["json", "csv", "svg"]
 FigurePath = Annotated[str, Path(description="its name", max_length=40, examples=["scores"])]
 KindPath = Annotated[Kind, Path(description="a table, a table for spreadsheets, or a picture")]
+
+OfBase = Annotated[
+    str | None,
+    Query(max_length=20, description="of gains: which base; null: the last one that was measured"),
+]
 
 _LINK = {
     "description": 'rel="next": the rest of a round\'s, where there is more',
@@ -52,13 +57,19 @@ def get_model_figure(
     figure: FigurePath,
     kind: KindPath,
     upto: Upto = None,
+    version: OfBase = None,
 ) -> Response:
     """Show one of the drawings of a model's page as a table or as a picture."""
     read = Reader(ctx, who)
     found = read.model(model)
     make = _figure(of_model.FIGURES, figure, "a model")
-    # It is drawn a range of bases at a time.
-    made = make(read, found) if make is not newest else lineage(read, found, upto)
+    if make is newest:
+        # It is drawn a range of bases at a time.
+        made = lineage(read, found, upto)
+    elif make is of_model.gains:
+        made = of_model.gains(read, found, version)
+    else:
+        made = make(read, found)
     return _response(made, kind, f"{model}-{figure}")
 
 
