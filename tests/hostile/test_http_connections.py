@@ -99,7 +99,9 @@ def test_a_body_that_does_not_come_is_told_so(
     with web.connect(head) as peer:
         said = peer.drip(drop) if drop else peer.rest()
     assert said.startswith(b"HTTP/1.1 408 ") and b"connection: close" in said.lower()
-    assert b'"code":"too_slow"' in said
+    assert b"of the body have arrived" in said
+    # A browser's form is answered with a page.
+    assert (b'"code":"too_slow"' in said) == path.startswith(b"/v1/")
 
 
 @pytest.mark.usefixtures("hasty")

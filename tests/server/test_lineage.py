@@ -95,7 +95,7 @@ def test_a_range_reads_the_contributions_of_its_own_bases_alone(repo: Repository
 def test_the_figure_as_a_table(grown: Repository) -> None:
     found = grown.get(f"{FIGURE}.json")
     assert found["name"] == "lineage"
-    assert found["told"].startswith("v0 to v8 of 9 bases, fused from 18 contributions by 5 contrib")
+    assert found["told"].startswith("v0 to v8 of 9 bases, fused from 14 contributions by 5 contrib")
     assert "The head does not come from v3, v4, v5." in found["told"]
     nodes = [row for row in rows(found) if row["what"] == "base"]
     assert [row["id"] for row in nodes] == [f"v{number}" for number in range(9)]
