@@ -7,7 +7,6 @@ and the other one finds what it did.
 
 from __future__ import annotations
 
-import structlog
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import ContributionRow, RoundRow
@@ -16,11 +15,9 @@ from coldfusion_server.services import contributions, garbage, late
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.tokens import Principal, require, require_anywhere
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import ColdFusionError, StateConflict
+from coldfusion_shared.errors import StateConflict
 from coldfusion_shared.schemas.contributions import Decided, Decision
 from coldfusion_shared.schemas.tokens import Role
-
-log = structlog.get_logger(__name__)
 
 _S = ContributionState
 # What becomes of a contribution after each decision.
@@ -99,7 +96,8 @@ def reject(
             sentence=f"{row.id} {told}; it goes into no base.",
         )
     if changed:
-        _clear_away(ctx, row)
+        with garbage.later_if_away(row):
+            garbage.remove_rejected(ctx, row)
     return done
 
 
@@ -140,11 +138,3 @@ def _of_release(session: Session, row: ContributionRow, newest: RoundRow, *, cha
         return f"{row.id} was released before and is {row.state}."
     line = late.line_of(session, row.model, newest)
     return f"{row.id} is released. {late.prospect(line, row.base_number).sentence}"
-
-
-def _clear_away(ctx: Context, row: ContributionRow) -> None:
-    """Remove what was rejected; garbage collection does it where the store is away."""
-    try:
-        garbage.remove_rejected(ctx, row)
-    except ColdFusionError as error:
-        log.warning("bytes stay for now", contribution=row.id, why=error.message)

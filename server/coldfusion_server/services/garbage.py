@@ -14,11 +14,13 @@ other models have left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+import structlog
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
@@ -28,8 +30,10 @@ from coldfusion_server.services.context import Context
 from coldfusion_server.services.identity import claim_store
 from coldfusion_server.storage import ListedObject
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import StateConflict, StorageUnavailable
+from coldfusion_shared.errors import ColdFusionError, StateConflict, StorageUnavailable
 from coldfusion_shared.schemas.files import FileEntry
+
+log = structlog.get_logger(__name__)
 
 LEASE = "garbage"
 # Declarations wait for a batch: as long as the store takes for so many, or a little more than
@@ -157,6 +161,15 @@ def check_stored(ctx: Context, files: Sequence[FileEntry]) -> None:
                 hint="If storing took longer than gc_grace_hours, raise that setting; then try "
                 "again.",
             )
+
+
+@contextmanager
+def later_if_away(row: ContributionRow) -> Iterator[None]:
+    """Let what the block cannot remove, because the store is away, be left to a collection."""
+    try:
+        yield
+    except ColdFusionError as error:
+        log.warning("bytes stay for now", contribution=row.id, why=error.message)
 
 
 def remove_rejected(ctx: Context, row: ContributionRow) -> None:

@@ -200,14 +200,12 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
 
 
 def _clear_away(ctx: Context, row: ContributionRow) -> None:
-    """Remove uploads and what was rejected; garbage collection does it where the store is away."""
-    try:
+    """Remove uploads and what was rejected."""
+    with garbage.later_if_away(row):
         for key in uploads.upload_keys(row):
             ctx.store.discard_upload(key)
         if row.state in (ContributionState.REJECTED, ContributionState.WITHDRAWN):
             garbage.remove_rejected(ctx, row)
-    except ColdFusionError as error:
-        log.warning("bytes stay for now", contribution=row.id, why=error.message)
 
 
 def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:

@@ -7,7 +7,6 @@ is fused stays part of its bases, which are immutable: only a replay makes other
 
 from __future__ import annotations
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -19,12 +18,10 @@ from coldfusion_server.services.context import Context
 from coldfusion_server.services.lookup import manifest_of
 from coldfusion_server.services.tokens import Principal, may, require, signed_in
 from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.errors import ColdFusionError, Forbidden, InvalidRequest, StateConflict
+from coldfusion_shared.errors import Forbidden, InvalidRequest, StateConflict
 from coldfusion_shared.rounds import UNDER_WAY, RoundState
 from coldfusion_shared.schemas.contributions import Withdrawal, Withdrawn
 from coldfusion_shared.schemas.tokens import Role
-
-log = structlog.get_logger(__name__)
 
 _S = ContributionState
 # They go into no base in any case.
@@ -158,15 +155,13 @@ def _mark_erased(ctx: Context, session: Session, row: ContributionRow) -> bool:
 def _clear_away(
     ctx: Context, row: ContributionRow, before: ContributionState, *, erase: bool
 ) -> None:
-    """Remove what nobody waits for; garbage collection does it where the store is away."""
-    try:
+    """Remove what nobody waits for."""
+    with garbage.later_if_away(row):
         if before == _S.DECLARED:
             for key in uploads.upload_keys(row):
                 ctx.store.discard_upload(key)
         if erase:
             garbage.remove_rejected(ctx, row)
-    except ColdFusionError as error:
-        log.warning("bytes stay for now", contribution=row.id, why=error.message)
 
 
 def _told(session: Session, row: ContributionRow, *, changed: bool, erased: bool) -> Withdrawn:
