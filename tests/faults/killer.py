@@ -63,6 +63,7 @@ class Killer:
             happened = fleet.get("/events", after=self._seen, limit=count)
             self._seen = happened[-1]["id"] if happened else self._seen
             count -= len(happened)
+            fleet.mend()
             time.sleep(0.02)
 
     def _kill(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from threading import Event, Thread
@@ -151,6 +152,13 @@ class Crowd:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def finish(self, meanwhile: Callable[[], None]) -> None:
+        """Let each come to the end of what is begun; call `meanwhile` until all have."""
+        self._over.set()
+        while any(thread.is_alive() for thread in self._threads):
+            meanwhile()
+            time.sleep(PAUSE_SECONDS)
 
     def check(self) -> None:
         """Raise what has gone wrong for one of them."""

@@ -84,6 +84,8 @@ def _survive(made: Fleet, killer: Killer, seed: int) -> None:
             stack.callback(person.close)
         with Crowd(people) as crowd:
             killer.run(KILLS)
+            # What was started while the database was away has ended by itself.
+            crowd.finish(made.mend)
         crowd.check()
         _come_to_rest(made, people[0])
     counted = check_outcome(made, [one for person in people for one in person.told])
