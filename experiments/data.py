@@ -1,0 +1,81 @@
+"""The data sets of a folder, and the parts of them that contributors have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from coldfusion_shared.data import TextDataset, load_dataset
+from coldfusion_shared.data.sampling import stratified_order
+from coldfusion_shared.errors import InvalidRequest
+
+TASK = "classification"
+# Finetuning scores these two; what contributors reach themselves, nobody reads.
+SCORED = 16
+
+
+class Data:
+    """Data sets by name."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...] | None) -> None:
+        """
+        Use the data sets in `folder`, each a folder with a file a split.
+
+        Args:
+            folder: of all data sets.
+            names: which of them; null: all.
+
+        Raises:
+            InvalidRequest: there is none, or not one of those.
+        """
+        self.folder = folder
+        there = sorted(path.parent.name for path in folder.glob("*/train.*"))
+        self.names = there if names is None else list(names)
+        if missing := [name for name in self.names if name not in there]:
+            raise InvalidRequest(
+                f"There is no data set {missing[0]!r} in {folder}.", hint=f"There are: {there}"
+            )
+        if not self.names:
+            raise InvalidRequest(f"There are no data sets in {folder}.")
+        self.part = cache(self._part)
+        self.dataset = cache(self._dataset)
+
+    def largest(self) -> str:
+        """Return the name of the data set with the most training examples."""
+        return max(self.names, key=lambda name: len(self.dataset(name).train))
+
+    def digests(self) -> dict[str, str]:
+        """Return each data set's digest."""
+        return {name: self.dataset(name).digest for name in self.names}
+
+    def _dataset(self, name: str) -> TextDataset:
+        return load_dataset(str(self.folder / name), task=TASK)
+
+    def _part(
+        self, name: str, examples: int, seed: int, turn: int = 0, scored: int = SCORED
+    ) -> TextDataset:
+        """
+        Return what one contributor has of a data set.
+
+        Args:
+            name: of it.
+            examples: of the train part, at most.
+            seed: of their order.
+            turn: how many parts others had before: they are different examples, until all were
+                had, then the first ones again.
+            scored: examples of validation and test part.
+        """
+        whole = self.dataset(name)
+        order = stratified_order(whole.train.strata, seed)
+        size = min(examples, len(order))
+        start = (turn * size) % len(order)
+        chosen = (order + order)[start : start + size]
+        part = replace(whole, train=whole.train.take(sorted(chosen)))
+        return part.capped(validation=scored, test=scored, seed=seed)
+
+
+def steps_of(examples: int, epochs: float, batch_size: int) -> int:
+    """Return the steps of a finetuning, as the Trainer counts them."""
+    return max(1, math.ceil(math.ceil(examples / batch_size) * epochs))

@@ -1,0 +1,164 @@
+"""Where a protocol works: its settings, data, cache, clock and notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from coldfusion_shared.errors import (
+    EvaluationFailed,
+    InvalidRequest,
+    NonFiniteWeights,
+    TrainingFailed,
+)
+from coldfusion_shared.evaluate.base_digest import base_digest
+from coldfusion_shared.schemas.recipes import Recipe
+from experiments.cache import MODEL, Build, Cache, Made
+from experiments.data import Data
+from experiments.digests import state_digest
+from experiments.notebook import Notebook
+from experiments.progress import Clock
+from experiments.records import Record
+from experiments.settings import Settings
+
+# What comes to nothing by the numbers, and not by a mistake of ours.
+FAILURES = (TrainingFailed, EvaluationFailed, NonFiniteWeights)
+PLANNED = "planned:"
+
+
+@dataclass(frozen=True)
+class Model:
+    """
+    A base, or what somebody has finetuned.
+
+    Attributes:
+        digest: of weights, config and tokenizer.
+        state: of what it has besides, as a master; "" for nothing.
+        folder: where it lies; what had to go is made again.
+        facts: what there is to say of how it was made.
+    """
+
+    digest: str
+    folder: Callable[[], Path] = field(repr=False, compare=False)
+    state: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def name(self) -> dict[str, str]:
+        """What results of it depend on."""
+        return {"digest": self.digest, "state": self.state}
+
+
+class Served(Protocol):
+    """A line that is fused elsewhere."""
+
+    def fused(self, lab: Lab, base: Model, updates: Sequence[Any]) -> Model:
+        """Return the base that is made of `base` and `updates`."""
+
+
+class Repository(Protocol):
+    """What fuses elsewhere."""
+
+    def begin(self, lab: Lab, arm: str, seed: int, recipe: Recipe) -> Served | None:
+        """Return a line that is fused by `recipe`; null while planning."""
+
+
+@dataclass
+class Lab:
+    """
+    One run of one protocol.
+
+    Attributes:
+        protocol: its name.
+        settings: sizes.
+        data: the data sets.
+        pretrained: the model that all begins with.
+        cache: what was made already.
+        clock: tells how far it is.
+        notebook: takes what was measured.
+        machine: what computes, with versions; weights that others make differ in their last bits.
+        repository: fuses elsewhere than here; null: here.
+        planning: nothing is made yet, only counted.
+        rates: learning rates of scores that were chosen, by arm and scoring.
+    """
+
+    protocol: str
+    settings: Settings
+    data: Data
+    pretrained: Model
+    cache: Cache
+    clock: Clock
+    notebook: Notebook
+    machine: str
+    repository: Repository | None = None
+    planning: bool = False
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> range:
+        """The lines' seeds."""
+        first = self.settings.first_seed
+        return range(first, first + self.settings.seeds)
+
+    def make(
+        self, kind: str, what: str, inputs: Mapping[str, Any], cost: float, build: Build
+    ) -> Made:
+        """
+        Return what `build` makes of `inputs`, from the cache where it is there.
+
+        Args:
+            kind: of jobs, such as "finetune".
+            what: it is, for people.
+            inputs: all that it depends on, as JSON can say it.
+            cost: how much work it is, in the kind's own unit.
+            build: fills a folder and returns facts; it raises one of `FAILURES`.
+        """
+        if found := self.cache.find(kind, inputs):
+            return found
+        key = self.cache.key(kind, inputs)
+        if self.planning:
+            self.clock.expect(kind, key, cost)
+            return Made(Path(PLANNED + key), {"digest": PLANNED + key})
+        with self.clock.job(kind, key, cost, what):
+            return self.cache.make(kind, inputs, build)
+
+    def make_model(
+        self, kind: str, what: str, inputs: Mapping[str, Any], cost: float, build: Build
+    ) -> Model:
+        """Return the model that `build` writes into the folder ``model`` of the one it is given."""
+
+        def built(folder: Path) -> dict[str, Any]:
+            facts = build(folder)
+            made = folder / MODEL
+            return {**facts, "digest": base_digest(made), "state": state_digest(made)}
+
+        made = self.make(kind, what, inputs, cost, built)
+        return Model(
+            made.facts["digest"],
+            lambda: self.cache.weights(kind, inputs, built),
+            made.facts.get("state", ""),
+            made.facts,
+        )
+
+    @contextmanager
+    def failing(self, arm: str, iteration: int = 0, seed: int | None = None) -> Iterator[None]:
+        """Note what comes to nothing in the block, and go on behind it."""
+        try:
+            yield
+        except (*FAILURES, InvalidRequest) as error:
+            if self.planning:
+                return
+            self.note("failure", arm, iteration=iteration, seed=seed, note=error.message)
+
+    def note(self, kind: Any, arm: str, **values: Any) -> None:
+        """Write a record; nothing while planning."""
+        if not self.planning:
+            self.notebook.add(Record(kind=kind, protocol=self.protocol, arm=arm, **values))
+
+
+def model_in(folder: Path) -> Model:
+    """Return the model in a transformers folder; raises `BadModel`."""
+    return Model(base_digest(folder), lambda: folder, state_digest(folder))

@@ -1,0 +1,1 @@
+"""What protocols are made of: finetune, fuse, score, and lines of bases."""

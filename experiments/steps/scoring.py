@@ -1,0 +1,223 @@
+"""Scoring bases on the data sets: frozen, finetuned, few-shot; and on validation parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coldfusion_shared.data import TextDataset
+from coldfusion_shared.evaluate.metrics import metrics_of
+from coldfusion_shared.evaluate.results import Evaluated
+from coldfusion_shared.evaluate.runner import evaluate_base
+from coldfusion_shared.evaluate.software import kept_by
+from coldfusion_shared.evaluate.suite import LoadedSuite, SuiteData
+from coldfusion_shared.schemas.evaluations import Suite, SuiteDataset
+from experiments.data import TASK
+from experiments.lab import Lab, Model
+from experiments.notebook import Place
+from experiments.settings import Settings
+from experiments.steps.finetuning import best_rate
+from experiments.steps.fusing import Score
+
+FROZEN, FINETUNED, FEW_SHOT = "frozen", "finetuned", "few-shot"
+SCORES = "scores.json"
+# Which examples are scored, whatever the seed; and of the draws that rates are tried on.
+SUITE_SEED, TUNING_SEED = 13, 2**31
+# An example that is learnt from takes as long as so many that are only looked at.
+LEARNING_COSTS = 3
+
+
+def suite_of(
+    lab: Lab, names: Sequence[str], seen: Collection[str] = (), *, validation: bool = False
+) -> LoadedSuite:
+    """
+    Return data sets to score bases on.
+
+    Args:
+        lab: whose limits hold.
+        names: of data sets, in their order.
+        seen: those that contributors may train on.
+        validation: score validation examples in place of test examples, for what chooses by
+            scores; the other half of them chooses a probe's strength.
+    """
+    settings = lab.settings
+    found = [_suite_data(lab, name, seen=name in seen, validation=validation) for name in names]
+    suite = Suite(
+        name="experiments",
+        datasets=[one.entry for one in found],
+        max_length=settings.learning.max_length,
+        seed=SUITE_SEED,
+        few_shot=settings.measuring.few_shot,
+        training=_training(settings),
+    )
+    return LoadedSuite(suite, tuple(found))
+
+
+def _training(settings: Settings) -> dict[str, Any]:
+    measuring = settings.measuring
+    return {
+        "epochs": measuring.epochs,
+        "batch_size": settings.learning.batch_size,
+        "few_shot_epochs": measuring.few_shot_epochs,
+        "few_shot_batch_size": settings.learning.batch_size,
+    }
+
+
+def _suite_data(lab: Lab, name: str, *, seen: bool, validation: bool) -> SuiteData:
+    limits, whole = lab.settings.measuring, lab.data.dataset(name)
+    dataset = whole.capped(validation=limits.validation, test=limits.test, seed=SUITE_SEED)
+    if validation:
+        dataset = _of_validation(dataset)
+    entry = SuiteDataset(
+        name=name,
+        task=TASK,
+        metric=metrics_of(TASK)[0],
+        labels=len(whole.labels),
+        seen=seen,
+        train=min(limits.train, len(whole.train)),
+        validation=len(dataset.validation),
+        test=len(dataset.test),
+        digest=dataset.digest if validation else whole.digest,
+    )
+    return SuiteData(entry, dataset, limits.few_shot)
+
+
+def _of_validation(dataset: TextDataset) -> TextDataset:
+    """Return the data set with one half of its validation part to test on, and the other."""
+    size = len(dataset.validation)
+    test = dataset.validation.take(range(0, size, 2))
+    # Of a single example both parts are it: nothing is chosen by it that matters.
+    rest = dataset.validation.take(range(1, size, 2)) if size > 1 else test
+    return replace(dataset, validation=rest, test=test)
+
+
+def measured(
+    lab: Lab,
+    arm: str,
+    iteration: int,
+    model: Model,
+    loaded: LoadedSuite,
+    scoring: str,
+    seed: int,
+    rate: float | None = None,
+) -> None:
+    """
+    Score a base, and write it into the notebook; a failure is written there, too.
+
+    Args:
+        lab: whose.
+        arm: which of the compared things it is.
+        iteration: round of its line.
+        model: the base.
+        loaded: data sets.
+        scoring: frozen, finetuned or few-shot.
+        seed: draws the training examples.
+        rate: of learning, where something is learnt: `scoring_rate`.
+    """
+    with lab.failing(arm, iteration, seed):
+        found = scored(lab, model, loaded, scoring, seed, rate)
+        if found is not None:
+            evaluated, seconds = found
+            place = Place(arm, iteration, scoring)
+            lab.notebook.enter(place, seed, evaluated, model.digest, seconds)
+
+
+def scored(
+    lab: Lab,
+    model: Model,
+    loaded: LoadedSuite,
+    scoring: str,
+    seed: int,
+    rate: float | None = None,
+) -> tuple[Evaluated, float] | None:
+    """Return what one seed measures, and the seconds it took; null while planning."""
+    suite = loaded.suite
+    if rate is not None:
+        name = "few_shot_lr" if scoring == FEW_SHOT else "lr"
+        suite = suite.model_copy(update={"training": {**suite.training, name: rate}})
+    inputs = {
+        "base": model.digest,
+        "suite": suite.digest(),
+        "scoring": scoring,
+        "seed": seed,
+        "by": kept_by(),
+        "machine": lab.machine,
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        begun = time.monotonic()
+        kept = lab.cache.folder / "kept"
+        asked = replace(loaded, suite=suite)
+        found = evaluate_base(model.folder(), asked, scoring, [seed], kept)
+        (folder / SCORES).write_text(found.to_json(), encoding="utf-8")
+        return {"seconds": round(time.monotonic() - begun, 2)}
+
+    kind = "probe" if scoring == FROZEN else "measure"
+    what = f"{len(loaded.datasets)} data sets, {scoring}, seed {seed}"
+    made = lab.make(kind, what, inputs, _cost(loaded, scoring), build)
+    if lab.planning:
+        return None
+    found = Evaluated.from_json((made.folder / SCORES).read_bytes())
+    # The rate is each base's own, chosen alike for all: it is not what the suite is about. Names
+    # and who has seen what are the suite's, whoever has measured it before.
+    results = tuple(
+        replace(result, name=data.entry.name, seen=data.entry.seen)
+        for result, data in zip(found.results, loaded.datasets, strict=True)
+    )
+    return replace(found, suite=loaded.suite, results=results), made.facts["seconds"]
+
+
+def scoring_rate(lab: Lab, arm: str, model: Model, names: Sequence[str], scoring: str) -> float:
+    """Return the learning rate that a base is scored with, chosen on validation parts."""
+    measuring = lab.settings.measuring
+    few = scoring == FEW_SHOT
+    count = min(lab.settings.tuning.datasets, len(names))
+    chosen = [names[index * len(names) // count] for index in range(count)]
+    size = measuring.few_shot if few else measuring.train
+    parts = [lab.data.part(name, size, TUNING_SEED, scored=measuring.validation) for name in chosen]
+    return best_rate(
+        lab,
+        model,
+        parts,
+        measuring.few_shot_lr if few else measuring.lr,
+        f"{arm}, {scoring}",
+        epochs=measuring.few_shot_epochs if few else measuring.epochs,
+        # As the protocols of measuring do it.
+        early_stopping=not few,
+    )
+
+
+def validation_score(lab: Lab, names: Sequence[str]) -> Score:
+    """
+    Return the mean frozen score on some validation parts, for methods that choose by one.
+
+    A greedy soup asks for it dozens of times: so it is of the data sets that rates are chosen by.
+    """
+    count = min(lab.settings.tuning.datasets, len(names))
+    chosen = [names[index * len(names) // count] for index in range(count)]
+    loaded = suite_of(lab, chosen, chosen, validation=True)
+
+    def measure(folder: Path) -> float:
+        kept = lab.cache.folder / "kept"
+        return evaluate_base(folder, loaded, FROZEN, [0], kept).average
+
+    name = f"frozen validation {loaded.suite.digest()}"
+    return Score(name, measure, _cost(loaded, FROZEN))
+
+
+def _cost(loaded: LoadedSuite, scoring: str) -> float:
+    """Return the examples that are looked at, those that are learnt from counting several times."""
+    total = 0.0
+    for data in loaded.datasets:
+        entry, training = data.entry, loaded.suite.training
+        total += entry.validation + entry.test
+        if scoring == FROZEN:
+            total += entry.train
+        elif scoring == FEW_SHOT:
+            total += LEARNING_COSTS * data.few_train * float(training["few_shot_epochs"] or 1)
+        else:
+            total += LEARNING_COSTS * entry.train * float(training["epochs"] or 1)
+    return total

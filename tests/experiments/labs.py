@@ -1,0 +1,31 @@
+"""A lab on tiny inputs, for tests of single steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from experiments.cache import Cache
+from experiments.data import Data
+from experiments.lab import Lab, model_in
+from experiments.notebook import Notebook
+from experiments.presets import settings_of
+from experiments.progress import Clock
+from experiments.records import Records
+from tests.experiments.conftest import Inputs
+
+PROTOCOL = "main"
+
+
+def lab_of(inputs: Inputs, folder: Path, **given: Any) -> Lab:
+    """Return a lab with a notebook in `folder`, and a cache there."""
+    return Lab(
+        protocol=PROTOCOL,
+        settings=settings_of("tiny", PROTOCOL, given),
+        data=Data(inputs.data, None),
+        pretrained=model_in(inputs.base),
+        cache=Cache(folder / "cache", 10**9),
+        clock=Clock(quiet=True),
+        notebook=Notebook(PROTOCOL, Records(folder / "records.jsonl")),
+        machine="test",
+    )

@@ -1,0 +1,77 @@
+"""Every protocol runs on the tiny preset and writes records that make sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.protocols import discover
+from experiments.records import Record, read
+from experiments.report.claims import experiment_of
+from experiments.report.finished import Finished
+from experiments.runs import RECORDS, begin, perform
+from tests.experiments.conftest import Inputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+# Those of the issue.
+WANTED = {
+    *("main", "unseen", "few-shot", "contributors", "federated", "data-per-contributor"),
+    *("contributors-single", "distribution", "pool-size", "fixed-examples", "other-architecture"),
+    *("methods", "server-lr", "optimizers", "staleness", "encodings", "lora-vs-full"),
+    *("bf16-master", "attacks"),
+}
+
+
+def test_all_protocols_are_there() -> None:
+    assert set(discover()) >= WANTED
+
+
+@pytest.mark.parametrize("name", sorted(WANTED))
+def test_it_runs_and_its_records_make_sense(name: str, inputs: Inputs, tmp_path: Path) -> None:
+    run = begin(tmp_path, name, "tiny", inputs.base, inputs.data, {}, "cpu")
+    perform(tmp_path, inputs.cache, quiet=True)
+    records = list(read(tmp_path / RECORDS))
+    _check_scores(records, run.settings.seeds)
+    _check_differences(records, discover()[name].reference)
+    assert Finished.of(tmp_path).arms[0] == discover()[name].reference
+
+
+def test_the_papers_claims_are_about_arms_that_there_are() -> None:
+    for name in WANTED:
+        experiment = experiment_of(name)
+        assert (experiment is not None) == (discover()[name].paper is not None), name
+
+
+def _check_scores(records: list[Record], seeds: int) -> None:
+    scores = [one for one in records if one.kind == "score"]
+    assert {one.seed for one in scores} == set(range(seeds))
+    for one in scores:
+        assert one.value is not None and 0 <= one.value <= 100
+        assert one.dataset and one.scoring and one.base and one.data and one.seconds is not None
+    for mean in (one for one in records if one.kind == "mean" and one.dataset and one.iteration):
+        of_it = [
+            one.value or 0.0
+            for one in scores
+            if (one.arm, one.iteration, one.scoring, one.dataset, one.seen)
+            == (mean.arm, mean.iteration, mean.scoring, mean.dataset, mean.seen)
+        ]
+        assert mean.value == pytest.approx(sum(of_it) / len(of_it))
+        assert mean.standard_error is not None and mean.standard_error > 0
+
+
+def _check_differences(records: list[Record], reference: str) -> None:
+    means = {
+        (one.arm, one.scoring, one.group): one.value or 0.0
+        for one in records
+        if one.kind == "mean" and one.group
+    }
+    differences = [one for one in records if one.kind == "difference" and one.group == "all"]
+    assert {one.arm for one in differences if one.against == reference} == {
+        one.arm for one in records if one.kind == "mean" and one.arm != reference
+    }
+    last = {(one.arm, one.scoring): one for one in differences if one.against == reference}
+    for one in last.values():
+        before = means[reference, one.scoring, "all"]
+        assert one.value == pytest.approx(means[one.arm, one.scoring, "all"] - before)
+        assert one.low is not None and one.high is not None and one.low < one.high

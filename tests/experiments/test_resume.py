@@ -1,0 +1,100 @@
+"""A run that was killed goes on with what lacks, and finds what it would have found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from coldfusion_shared.errors import InvalidRequest
+from experiments.cache import MADE
+from experiments.data import Data
+from experiments.records import Record, read
+from experiments.runs import CACHE, RECORDS, begin, perform
+from tests.experiments.conftest import Inputs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ROOT = Path(__file__).parents[2]
+PROTOCOL = "federated"
+# Of the run's finetunings; there are some more.
+SOME = 2
+WAIT_SECONDS = 300
+
+
+def made(out: Path) -> dict[Path, int]:
+    """Return which finetunings are there, and which files they are."""
+    found = (out / CACHE).glob(f"finetune/*/*/{MADE}")
+    return {path: path.stat().st_ino for path in found}
+
+
+def results(out: Path) -> list[Record]:
+    """Return a run's records without what differs from one time to the next."""
+    return [one.model_copy(update={"seconds": None}) for one in read(out / RECORDS)]
+
+
+def test_a_killed_run_goes_on(inputs: Inputs, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for out in (killed, whole):
+        begin(out, PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1}, "cpu")
+    command = [sys.executable, "-m", "experiments", "resume", str(killed), "--quiet"]
+    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ))
+    end = time.monotonic() + WAIT_SECONDS
+    while len(made(killed)) < SOME and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was to be killed while it works"
+    before = made(killed)
+    assert len(before) >= SOME
+
+    perform(killed, quiet=True)
+    perform(whole, quiet=True)
+
+    assert made(killed).items() >= before.items()
+    assert len(made(killed)) == len(made(whole)) > len(before)
+    assert results(killed) == results(whole)
+
+
+def test_lines_that_were_made_apart_are_put_together(inputs: Inputs, tmp_path: Path) -> None:
+    def run(name: str, **given: int) -> Path:
+        out = tmp_path / name
+        begin(out, "unseen", "tiny", inputs.base, inputs.data, {"rounds": 1, **given}, "cpu")
+        perform(out, tmp_path / CACHE, quiet=True)
+        return out
+
+    first, second = run("first", seeds=1), run("second", seeds=1, first_seed=1)
+    there = made(tmp_path)
+    together = run("together", seeds=2)
+    assert made(tmp_path) == there, "all of it was made before"
+    scores = [one for one in results(together) if one.kind == "score"]
+    apart = [one for out in (first, second) for one in results(out) if one.kind == "score"]
+    assert sorted(scores, key=str) == sorted(apart, key=str)
+
+
+def test_what_was_planned_is_what_is_done(inputs: Inputs, tmp_path: Path) -> None:
+    begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1}, "cpu")
+    assert (perform(tmp_path, quiet=True, plan=True) or 0) > 0
+    planned = set(made(tmp_path))
+    perform(tmp_path, quiet=True)
+    settings = begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1}).settings
+    done = set(made(tmp_path)) - planned
+    assert len(done) == settings.rounds * settings.contributors
+
+
+def test_another_run_is_not_written_over(inputs: Inputs, tmp_path: Path) -> None:
+    begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {}, "cpu")
+    with pytest.raises(InvalidRequest, match="another run.*settings differ"):
+        begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"rounds": 9}, "cpu")
+
+
+def test_other_data_are_noticed(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {}, "cpu")
+    monkeypatch.setattr(Data, "digests", lambda self: dict.fromkeys(self.names, "0" * 64))
+    with pytest.raises(InvalidRequest, match="not those that the run began with"):
+        perform(tmp_path, quiet=True)
