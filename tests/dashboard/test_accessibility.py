@@ -8,16 +8,13 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext
 
+from tests.dashboard.browser import PHONE, Community, log_in, needs_chromium, running
 from tests.dashboard.history import live_through
-from tests.dashboard.test_browser import CHROMIUM, PHONE, chromium
-from tests.e2e.programs import Server
 from tests.server.repository import MODEL, repository
 
-__all__ = ["chromium"]
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+pytestmark = needs_chromium
 
 OF_MODEL = ("", "/rounds/1", "/rounds/2", "/bases/v0", "/bases/v1", "/lineage")
 # What a visitor sees, and what a maintainer sees besides.
@@ -27,11 +24,10 @@ Scheme = Literal["dark", "light"]
 
 @dataclass(frozen=True)
 class Past:
-    """A running server with a past; `receipts` are its contributions', `token` a maintainer's."""
+    """A running server with a past; `receipts` are its contributions'."""
 
-    server: Server
+    community: Community
     receipts: list[str]
-    token: str
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +35,10 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
     folder = tmp_path_factory.mktemp("accessible") / "data"
     with repository(folder) as made:
         live_through(made)
-        token = made.token("mia", "maintainer")
+        tokens = {"mia": made.token("mia", "maintainer")}
         items = made.get(f"/v1/models/{MODEL}/contributions")["items"]
-    server = Server(folder)
-    server.start()
-    try:
-        yield Past(server, [f"/contributions/{item['id']}" for item in items], token)
-    finally:
-        server.end()
+    with running(folder, tokens) as community:
+        yield Past(community, [f"/contributions/{item['id']}" for item in items])
 
 
 def findings(context: BrowserContext, path: str) -> list[str]:
@@ -61,18 +53,9 @@ def findings(context: BrowserContext, path: str) -> list[str]:
     ]
 
 
-def log_in(context: BrowserContext, past: Past) -> None:
-    page = context.new_page()
-    page.goto("/login")
-    page.get_by_label("Token").fill(past.token)
-    page.get_by_role("button", name="Log in").first.click()
-    expect(page.get_by_text("mia")).to_be_visible()
-    page.close()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_of_a_visitor_has_a_finding(chromium: Browser, past: Past, scheme: Scheme) -> None:
-    context = chromium.new_context(base_url=past.server.url, color_scheme=scheme)
+    context = chromium.new_context(base_url=past.community.url, color_scheme=scheme)
     paths = [*FOR_ALL, *past.receipts, "/contributors/ann"]
     found = [finding for path in paths for finding in findings(context, path)]
     context.close()
@@ -80,15 +63,17 @@ def test_no_page_of_a_visitor_has_a_finding(chromium: Browser, past: Past, schem
 
 
 def test_no_page_has_one_on_a_phone(chromium: Browser, past: Past) -> None:
-    context = chromium.new_context(base_url=past.server.url, viewport=PHONE)
+    context = chromium.new_context(base_url=past.community.url, viewport=PHONE)
     found = [finding for path in FOR_ALL for finding in findings(context, path)]
     context.close()
     assert not found, "\n".join(found)
 
 
 def test_no_page_of_a_maintainer_has_one(chromium: Browser, past: Past) -> None:
-    context = chromium.new_context(base_url=past.server.url)
-    log_in(context, past)
+    context = chromium.new_context(base_url=past.community.url)
+    page = context.new_page()
+    log_in(page, past.community.tokens["mia"])
+    page.close()
     decisions = decisions_of(context, [f"/models/{MODEL}", f"/models/{MODEL}/rounds/2"])
     assert decisions, "a maintainer is offered nothing to decide"
     paths = ["/", "/health", f"/models/{MODEL}", *past.receipts, *decisions]

@@ -3,97 +3,29 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Request, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.dashboard.browser import (
+    PHONE,
+    Community,
+    Watch,
+    is_the_same_document,
+    live,
+    needs_chromium,
+    running,
+    tensors,
+)
 from tests.dashboard.history import HOSTILE
-from tests.e2e.programs import Server
-from tests.faults.stage import wait_for
-from tests.server.repository import MODEL, body_of, declaration, repository
-from tests.shared.checkpoints import Array, file_bytes
+from tests.server.repository import MODEL, body_of, repository
+from tests.shared.checkpoints import file_bytes
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PART = 64 * 1024
-PATIENCE_MS = 60_000
-PHONE = ViewportSize(width=360, height=740)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
-
-
-def tensors() -> dict[str, Array]:
-    """Return a model whose uploads have several parts."""
-    values = np.random.default_rng(0).standard_normal((300, 200)).astype(np.float32)
-    return {"encoder.weight": values, "encoder.bias": values[0].copy()}
-
-
-class Community:
-    """A running server with one model, and contributors who talk to it over HTTP."""
-
-    def __init__(self, server: Server, tokens: dict[str, str]) -> None:
-        self.server = server
-        self.tokens = tokens
-        self.http = httpx.Client(base_url=server.url, trust_env=False, timeout=120)
-
-    def post(self, who: str, path: str, body: Any = None, **headers: str) -> Any:
-        headers["Authorization"] = f"Bearer {self.tokens[who]}"
-        answer = self.http.post(f"/v1{path}", json=body, headers=headers)
-        assert answer.status_code < 300, answer.text
-        return answer.json()
-
-    def declare(self, who: str, raw: bytes, base: str, **work: Any) -> Any:
-        body = {**declaration(raw, base), "work": work}
-        key = {"Idempotency-Key": f"the key of {who} for {base}"}
-        return self.post(who, f"/models/{MODEL}/contributions", body, **key)
-
-    def send(self, declared: Any, raw: bytes, parts: slice = slice(None)) -> None:
-        (file,) = declared["upload"]["files"]
-        for part in file["parts"][parts]:
-            start = (part["number"] - 1) * file["part_size"]
-            answer = self.http.put(part["url"], content=raw[start : start + part["size"]])
-            assert answer.status_code == 200, answer.text
-
-    def complete(self, who: str, declared: Any) -> None:
-        self.post(who, f"/contributions/{declared['contribution']['id']}/complete")
-
-    def contribute(self, who: str, raw: bytes, base: str, **work: Any) -> None:
-        declared = self.declare(who, raw, base, **work)
-        self.send(declared, raw)
-        self.complete(who, declared)
-
-    def evaluate(self, version: str, score: float, **more: Any) -> None:
-        body = {"suite": "demo", "protocol": "frozen", "scores": {"reviews": score}, **more}
-        self.post("eve", f"/models/{MODEL}/bases/{version}/evaluations", body)
-
-    def go_to(self, version: str) -> None:
-        """Roll back to a base, or forward again."""
-        self.post("mia", f"/models/{MODEL}/rollback", {"version": version, "reason": "a try"})
-
-    @property
-    def version(self) -> str:
-        return str(self.http.get(f"/v1/models/{MODEL}").json()["current"])
-
-    def past_v0(self) -> None:
-        """Wait for a round, made here unless another test has made one."""
-        if self.version == "v0":
-            for seed, who in enumerate(("dan", "eli"), 51):
-                self.contribute(who, file_bytes(body_of(tensors(), seed)), "v0")
-        wait_for(lambda: self.version != "v0", "a round")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -104,63 +36,8 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
         tokens = {name: made.token(name) for name in ("ann", "bob", "cyd", "dan", "eli")}
         tokens["eve"] = made.token("eve", "evaluator")
         tokens["mia"] = made.token("mia", "maintainer")
-    server = Server(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLDFUSION_PART_BYTES", str(PART))
-        server.start()
-    community = Community(server, tokens)
-    try:
+    with running(folder, tokens) as community:
         yield community
-    finally:
-        community.http.close()
-        server.end()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # A machine that runs other tests beside may be far slower than the usual 5 s allow.
-        expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Watch:
-    """What a page must never do, noted while it is open."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.faults: list[str] = []
-        self.fetched: list[str] = []
-        self.url = url
-        page.on("console", lambda message: self.faults.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
-        page.on("request", self._note)
-
-    def _note(self, request: Request) -> None:
-        self.fetched.append(request.url)
-        if not request.url.startswith(self.url):
-            self.faults.append(f"request to {request.url}")
-
-
-@pytest.fixture
-def page(chromium: Browser, community: Community) -> Iterator[Page]:
-    """A page that must stay without faults for the whole test."""
-    context = chromium.new_context(base_url=community.server.url)
-    opened = context.new_page()
-    watch = Watch(opened, community.server.url)
-    opened.watch = watch  # type: ignore[attr-defined]
-    yield opened
-    context.close()
-    assert not watch.faults
-
-
-def live(page: Page, path: str) -> None:
-    """Open `path`, wait until its stream is open, and mark the document, to know it again."""
-    page.goto(path)
-    expect(page.locator("#pulse")).to_have_text("Live")
-    page.evaluate("window.stillTheSame = true")
 
 
 def click_until(page: Page, name: str, becomes: str) -> None:
@@ -171,10 +48,6 @@ def click_until(page: Page, name: str, becomes: str) -> None:
             expect(page.get_by_role("button", name=becomes)).to_be_visible(timeout=1500)
             return
     raise AssertionError(f"{name} never became {becomes}")
-
-
-def is_the_same_document(page: Page) -> bool:
-    return bool(page.evaluate("window.stillTheSame === true"))
 
 
 def test_a_round_is_watched_from_declaration_to_the_new_base(
@@ -328,10 +201,10 @@ def test_every_page_fits_a_phone(
     chromium: Browser, community: Community, scheme: Any, tmp_path: Path
 ) -> None:
     context = chromium.new_context(
-        base_url=community.server.url, viewport=PHONE, color_scheme=scheme, is_mobile=True
+        base_url=community.url, viewport=PHONE, color_scheme=scheme, is_mobile=True
     )
     page = context.new_page()
-    watch = Watch(page, community.server.url)
+    watch = Watch(page, community.url)
     page.goto(f"/models/{MODEL}/rounds/1")
     if not page.locator("a.by").count():
         community.declare("cyd", file_bytes(body_of(tensors(), 7)), community.version)
@@ -382,7 +255,7 @@ def test_times_are_local_and_commands_can_be_copied(
     chromium: Browser, community: Community
 ) -> None:
     context = chromium.new_context(
-        base_url=community.server.url,
+        base_url=community.url,
         timezone_id="Asia/Tokyo",
         permissions=["clipboard-read", "clipboard-write"],
     )
@@ -403,14 +276,14 @@ def test_a_reader_logs_in_and_out(page: Page, community: Community) -> None:
     page.get_by_role("link", name="Log in").click()
     page.get_by_label("Token").fill(community.tokens["ann"])
     page.get_by_role("button", name="Log in").click()
-    expect(page).to_have_url(f"{community.server.url}/models/{MODEL}")
+    expect(page).to_have_url(f"{community.url}/models/{MODEL}")
     expect(page.locator(".who")).to_contain_text("ann contributor")
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("link", name="Log in")).to_be_visible()
 
 
 def test_without_javascript_the_page_reads_fine(chromium: Browser, community: Community) -> None:
-    context = chromium.new_context(base_url=community.server.url, java_script_enabled=False)
+    context = chromium.new_context(base_url=community.url, java_script_enabled=False)
     page = context.new_page()
     page.goto(f"/models/{MODEL}")
     expect(page.locator("h1")).to_have_text(re.compile(r"demo/\s*tiny"))

@@ -2,73 +2,52 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.dashboard.test_browser import FLAGS, PATIENCE_MS, Community, Watch, live
-from tests.dashboard.test_browser import tensors as many_tensors
-from tests.e2e.programs import Server
+from tests.dashboard.browser import (
+    PHONE,
+    Community,
+    Watch,
+    is_the_same_document,
+    live,
+    log_in,
+    needs_chromium,
+    running,
+    tensors,
+)
 from tests.server.repository import ANY_UPDATE, MODEL, body_of, repository
 from tests.shared.checkpoints import file_bytes
 
-CHROMIUM = shutil.which("chromium")
-PHONE = ViewportSize(width=360, height=740)
 # What is longer than a hundredth of the base waits for a maintainer.
 STRICT = {**ANY_UPDATE, "magnitude": {"relative_norm": 0.01, "action": "quarantine"}}
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
     folder = tmp_path_factory.mktemp("decisions") / "data"
     with repository(folder) as made:
-        made.model(tensors=many_tensors(), min_contributions=5, screening=STRICT)
+        made.model(tensors=tensors(), min_contributions=5, screening=STRICT)
         tokens = {name: made.token(name) for name in ("ann", "bob", "odd", "dan")}
         tokens["mia"] = made.token("mia", "maintainer")
-    server = Server(folder)
-    server.start()
-    found = Community(server, tokens)
-    try:
-        yield found
-    finally:
-        found.http.close()
-        server.end()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+    with running(folder, tokens) as community:
+        yield community
 
 
 def opened(chromium: Browser, community: Community, **options: object) -> tuple[Page, Watch]:
     """Return a page of a browser of its own, and what it must never do."""
-    context = chromium.new_context(base_url=community.server.url, **options)  # type: ignore[arg-type]
+    context = chromium.new_context(base_url=community.url, **options)  # type: ignore[arg-type]
     page = context.new_page()
-    return page, Watch(page, community.server.url)
-
-
-def log_in(page: Page, community: Community, then: str) -> None:
-    page.goto(f"/login?next={then}")
-    page.get_by_label("Token").fill(community.tokens["mia"])
-    page.get_by_role("button", name="Log in").click()
-    expect(page.locator(".who")).to_contain_text("mia maintainer")
-
-
-def is_the_same_document(page: Page) -> bool:
-    return bool(page.evaluate("window.stillTheSame === true"))
+    return page, Watch(page, community.url)
 
 
 def contribute(community: Community, who: str, seed: int, scale: float = 1e-3) -> None:
-    raw = file_bytes(body_of(many_tensors(), seed, scale))
+    raw = file_bytes(body_of(tensors(), seed, scale))
     community.contribute(who, raw, community.version, dataset=f"data of {who}")
 
 
@@ -82,7 +61,7 @@ def test_a_visitor_sees_what_a_maintainer_decides(chromium: Browser, community: 
     expect(row).to_contain_text("quarantined")
     expect(visitor.get_by_role("link", name="Release")).to_have_count(0)
 
-    log_in(mia, community, f"/models/{MODEL}")
+    log_in(mia, community.tokens["mia"], f"/models/{MODEL}")
     mia.locator(".contribution", has_text="odd").get_by_role("link", name="Release").click()
     mia.get_by_label("Reason").fill("a new language")
     mia.get_by_role("button", name="Go on").click()
@@ -120,7 +99,7 @@ def test_a_policy_is_mended_and_saved_by_keyboard(
     chromium: Browser, community: Community, scripts: bool
 ) -> None:
     mia, watch = opened(chromium, community, java_script_enabled=scripts)
-    log_in(mia, community, f"/models/{MODEL}")
+    log_in(mia, community.tokens["mia"], f"/models/{MODEL}")
     mia.get_by_role("link", name="Change the policy").press("Enter")
     days = "40" if scripts else "50"
     mia.get_by_label("Min contributions").fill("many")
@@ -164,7 +143,7 @@ def test_no_form_has_a_serious_finding(
     chromium: Browser, community: Community, scheme: str
 ) -> None:
     mia, _ = opened(chromium, community, color_scheme=scheme)
-    log_in(mia, community, f"/models/{MODEL}")
+    log_in(mia, community.tokens["mia"], f"/models/{MODEL}")
     decide = f"/decide/models/{MODEL}"
     for path in ("/policy", "/replays", "/bases/v0/evaluate", "/rounds/99/close"):
         mia.goto(decide + path)
@@ -186,7 +165,7 @@ def test_no_form_has_a_serious_finding(
 def test_forms_fit_a_phone(chromium: Browser, community: Community) -> None:
     contribute(community, "dan", 9)
     mia, watch = opened(chromium, community, viewport=PHONE, is_mobile=True)
-    log_in(mia, community, f"/models/{MODEL}")
+    log_in(mia, community.tokens["mia"], f"/models/{MODEL}")
     number = community.http.get(f"/v1/models/{MODEL}").json()["open_round"]
     decide = f"/decide/models/{MODEL}"
     for path in (f"{decide}/policy", f"{decide}/rounds/{number}/cancel", f"{decide}/replays"):

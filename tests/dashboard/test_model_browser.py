@@ -6,78 +6,41 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from coldfusion_shared.rounds import RoundState
+from tests.dashboard.browser import (
+    PHONE,
+    Community,
+    is_the_same_document,
+    live,
+    needs_chromium,
+    running,
+)
 from tests.dashboard.courses import live_on, rejected, verdict
 from tests.dashboard.history import HOSTILE
 from tests.dashboard.measured import measure
-from tests.dashboard.test_browser import (
-    CHROMIUM,
-    PHONE,
-    Watch,
-    chromium,
-    is_the_same_document,
-    live,
-)
-from tests.e2e.programs import Server
+from tests.e2e.programs import wait_until
 from tests.server.repository import MODEL, repository
 
-__all__ = ["chromium"]
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+pytestmark = needs_chromium
 
 PAGE, FIGURES = f"/models/{MODEL}", f"/v1/models/{MODEL}/figures"
 
 
-class Past:
-    """A running server with a model of many rounds, and its maintainer."""
-
-    def __init__(self, server: Server, token: str) -> None:
-        self.server = server
-        self.token = token
-
-    def go_to(self, version: str) -> None:
-        """Roll back to a base, or forward again."""
-        answer = httpx.post(
-            f"{self.server.url}/v1/models/{MODEL}/rollback",
-            json={"version": version, "reason": HOSTILE},
-            headers={"Authorization": f"Bearer {self.token}"},
-            trust_env=False,
-            timeout=120,
-        )
-        assert answer.status_code == 200, answer.text
-
-
 @pytest.fixture(scope="module")
-def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Past]:
+def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
     folder = tmp_path_factory.mktemp("course") / "data"
     with repository(folder) as made:
         made.model()
         live_on(made, [RoundState.PUBLISHED, RoundState.PUBLISHED, rejected(verdict(2.0))] * 15)
         for version, score in (("v0", 60.0), ("v30", 66.0)):
             measure(made, version, {"poems": score, HOSTILE: score + 1}, errors=0.2)
-        token = made.token("mia", "maintainer")
-    server = Server(folder)
-    server.start()
-    try:
-        yield Past(server, token)
-    finally:
-        server.end()
-
-
-@pytest.fixture
-def page(chromium: Browser, past: Past) -> Iterator[Page]:
-    """A page that must stay without faults for the whole test."""
-    context = chromium.new_context(base_url=past.server.url)
-    opened = context.new_page()
-    watch = Watch(opened, past.server.url)
-    yield opened
-    context.close()
-    assert not watch.faults
+        tokens = {"mia": made.token("mia", "maintainer")}
+    with running(folder, tokens) as community:
+        yield community
 
 
 def marks(page: Page) -> Any:
@@ -93,11 +56,13 @@ def test_distances_appear_as_the_worker_measures_them(page: Page) -> None:
     assert is_the_same_document(page)
 
 
-def test_a_rollback_is_drawn_at_once_and_its_reason_stays_words(page: Page, past: Past) -> None:
+def test_a_rollback_is_drawn_at_once_and_its_reason_stays_words(
+    page: Page, community: Community
+) -> None:
     live(page, PAGE)
     before = marks(page).count()
     try:
-        past.go_to("v28")
+        community.go_to("v28", HOSTILE)
         expect(marks(page)).to_have_count(before + 1)
         first = page.locator(".turned li").first
         expect(first).to_contain_text("Rollback from v30 to v28")
@@ -105,15 +70,16 @@ def test_a_rollback_is_drawn_at_once_and_its_reason_stays_words(page: Page, past
         expect(page.locator(".lead")).to_contain_text("v28 is the current base")
         assert is_the_same_document(page)
     finally:
-        past.go_to("v30")
+        community.go_to("v30", HOSTILE)
 
 
 def test_the_keyboard_follows_or_skips_the_time_line(page: Page) -> None:
     page.goto(PAGE)
+    # From then on nothing happens any more that the page would show.
+    expect(page.locator("#part-course .chart .point")).to_have_count(31)
     skip = page.get_by_role("link", name=re.compile("Skip the time line"))
-    skip.focus()
-    box = skip.bounding_box()
-    assert box is not None and box["width"] > 100
+    # But what has happened just before may come a moment later.
+    wait_until(lambda: _is_wide(skip), "the link to be shown")
     page.keyboard.press("Tab")
     focused = "document.activeElement.getAttribute('aria-label')"
     assert str(page.evaluate(focused)).startswith("Round 1 published")
@@ -127,6 +93,13 @@ def test_the_keyboard_follows_or_skips_the_time_line(page: Page) -> None:
     assert str(page.evaluate("document.activeElement.textContent")).startswith("JSON")
 
 
+def _is_wide(link: Locator) -> bool:
+    """Give the link the focus, and return whether that shows it."""
+    link.focus()
+    box = link.bounding_box()
+    return box is not None and box["width"] > 100
+
+
 def test_nothing_serious_is_found_by_axe(page: Page) -> None:
     page.goto(f"{PAGE}?dataset=poems")
     expect(marks(page).first).to_be_visible()
@@ -135,9 +108,11 @@ def test_nothing_serious_is_found_by_axe(page: Page) -> None:
     assert not serious, [(one["id"], one["nodes"][0]["target"]) for one in serious]
 
 
-def test_without_javascript_figures_and_data_sets_are_there(chromium: Browser, past: Past) -> None:
+def test_without_javascript_figures_and_data_sets_are_there(
+    chromium: Browser, community: Community
+) -> None:
     context = chromium.new_context(
-        base_url=past.server.url, java_script_enabled=False, viewport=PHONE
+        base_url=community.url, java_script_enabled=False, viewport=PHONE
     )
     page = context.new_page()
     page.goto(PAGE)

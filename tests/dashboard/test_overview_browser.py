@@ -5,45 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.dashboard.history import HOSTILE
-from tests.dashboard.test_browser import (
-    CHROMIUM,
-    FLAGS,
-    PATIENCE_MS,
+from tests.dashboard.browser import (
     PHONE,
     Community,
-    Watch,
     is_the_same_document,
     live,
+    log_in,
+    needs_chromium,
+    running,
 )
+from tests.dashboard.history import HOSTILE
 from tests.dashboard.trees import tree
-from tests.e2e.programs import Server
-from tests.server.repository import ANY_UPDATE, MODEL, body_file, declaration, repository
+from tests.server.repository import ANY_UPDATE, MODEL, body_file, repository
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+pytestmark = needs_chromium
 
 STRICT = "demo/strict"
 LINEAGE = f"/models/{MODEL}/lineage"
 
 
-class Strict(Community):
-    """Talks to a model that holds back whatever it is sent."""
-
-    def send_odd(self, who: str, seed: int) -> str:
-        """Send what goes into quarantine; return the contribution's id."""
-        raw = body_file(seed)
-        key = {"Idempotency-Key": f"odd one number {seed}"}
-        body = {**declaration(raw, "v0"), "work": {"dataset": HOSTILE}}
-        declared = self.post(who, f"/models/{STRICT}/contributions", body, **key)
-        self.send(declared, raw)
-        self.complete(who, declared)
-        return str(declared["contribution"]["id"])
+def send_odd(community: Community, who: str, seed: int) -> str:
+    """Send what goes into quarantine; return the contribution's id."""
+    raw = body_file(seed)
+    declared = community.declare(who, raw, "v0", model=STRICT, dataset=HOSTILE)
+    community.send(declared, raw)
+    community.complete(who, declared)
+    return str(declared["contribution"]["id"])
 
 
 @pytest.fixture(scope="module")
-def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
+def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
     folder = tmp_path_factory.mktemp("overview") / "data"
     with repository(folder) as made:
         made.model(min_contributions=1, by_hand=True, max_staleness=10)
@@ -52,54 +45,21 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
         made.model(STRICT, screening={**ANY_UPDATE, "magnitude": hold})
         tokens = {name: made.token(name) for name in ("fay", "gus")}
         tokens["mia"] = made.token("mia", "maintainer")
-    server = Server(folder)
-    server.start()
-    community = Strict(server, tokens)
-    try:
+    with running(folder, tokens) as community:
         yield community
-    finally:
-        community.http.close()
-        server.end()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium: Browser, community: Strict) -> Iterator[Page]:
-    """A page that must stay without faults for the whole test."""
-    context = chromium.new_context(base_url=community.server.url)
-    opened = context.new_page()
-    watch = Watch(opened, community.server.url)
-    yield opened
-    context.close()
-    assert not watch.faults
-
-
-def log_in(page: Page, community: Strict) -> None:
-    page.goto("/login")
-    page.get_by_label("Token").fill(community.tokens["mia"])
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("link", name="Health")).to_be_visible()
 
 
 def test_what_goes_into_quarantine_appears_on_the_overview_without_a_reload(
-    chromium: Browser, page: Page, community: Strict
+    chromium: Browser, page: Page, community: Community
 ) -> None:
-    log_in(page, community)
+    log_in(page, community.tokens["mia"])
     live(page, "/")
-    stranger = chromium.new_context(base_url=community.server.url)
+    stranger = chromium.new_context(base_url=community.url)
     other = stranger.new_page()
     live(other, "/")
     expect(page.locator("#part-waiting")).to_be_hidden()
 
-    odd = community.send_odd("fay", 1)
+    odd = send_odd(community, "fay", 1)
     item = page.locator(".waiting-list li", has_text="The contribution of fay to round 1")
     expect(item).to_contain_text("in quarantine")
     expect(item).to_contain_text("just now")
@@ -119,13 +79,13 @@ def test_what_goes_into_quarantine_appears_on_the_overview_without_a_reload(
     stranger.close()
 
 
-def test_an_item_leads_to_what_is_to_be_decided_on(page: Page, community: Strict) -> None:
-    odd = community.send_odd("gus", 2)
-    log_in(page, community)
+def test_an_item_leads_to_what_is_to_be_decided_on(page: Page, community: Community) -> None:
+    odd = send_odd(community, "gus", 2)
+    log_in(page, community.tokens["mia"])
     live(page, f"/models/{STRICT}")
     expect(page.locator("#part-waiting")).to_contain_text("The contribution of gus to round 1")
     page.locator(".waiting-list a", has_text=odd).click()
-    expect(page).to_have_url(f"{community.server.url}/contributions/{odd}")
+    expect(page).to_have_url(f"{community.url}/contributions/{odd}")
     community.post("mia", f"/contributions/{odd}/reject", {"reason": "a test"})
 
 
@@ -161,7 +121,7 @@ def base(page: Page, version: str) -> Locator:
 
 
 def test_the_lineage_stays_as_it_is_looked_at_when_the_head_moves(
-    page: Page, community: Strict
+    page: Page, community: Community
 ) -> None:
     live(page, LINEAGE)
     page.get_by_role("button", name="Larger").click()
@@ -178,7 +138,7 @@ def test_the_lineage_stays_as_it_is_looked_at_when_the_head_moves(
     assert is_the_same_document(page)
 
 
-def test_the_lineage_is_followed_by_keyboard(page: Page, community: Strict) -> None:
+def test_the_lineage_is_followed_by_keyboard(page: Page, community: Community) -> None:
     live(page, LINEAGE)
     base(page, "v2").focus()
     # What it was fused onto and what onto it, what went into it and what was made from it.
@@ -186,36 +146,33 @@ def test_the_lineage_is_followed_by_keyboard(page: Page, community: Strict) -> N
     page.keyboard.press("Tab")
     expect(base(page, "v3")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page).to_have_url(f"{community.server.url}/models/{MODEL}/bases/v3")
+    expect(page).to_have_url(f"{community.url}/models/{MODEL}/bases/v3")
     page.go_back()
     page.locator("a.node.contributor", has_text="ann").click()
-    expect(page).to_have_url(f"{community.server.url}/contributors/ann")
+    expect(page).to_have_url(f"{community.url}/contributors/ann")
 
 
-def test_the_lineage_reads_without_javascript(chromium: Browser, community: Strict) -> None:
-    context = chromium.new_context(base_url=community.server.url, java_script_enabled=False)
+def test_the_lineage_reads_without_javascript(chromium: Browser, community: Community) -> None:
+    context = chromium.new_context(base_url=community.url, java_script_enabled=False)
     plain = context.new_page()
     plain.goto(LINEAGE)
     expect(plain.get_by_role("button", name="Larger")).to_be_hidden()
     box = plain.locator("svg.lineage").bounding_box()
     assert box is not None and box["width"] > 1000
     base(plain, "v8").click()
-    expect(plain).to_have_url(f"{community.server.url}/models/{MODEL}/bases/v8")
+    expect(plain).to_have_url(f"{community.url}/models/{MODEL}/bases/v8")
     context.close()
 
 
-def test_the_health_page_refreshes_itself(page: Page, community: Strict) -> None:
-    log_in(page, community)
+def test_the_health_page_refreshes_itself(page: Page, community: Community) -> None:
+    log_in(page, community.tokens["mia"])
     page.get_by_role("link", name="Health").click()
     expect(page.locator("#pulse")).to_have_text("Live")
     page.evaluate("window.stillTheSame = true")
     uploads = page.get_by_role("row", name="Uploads on their way")
     expect(uploads).to_contain_text("0")
     raw = body_file(3)
-    key = {"Idempotency-Key": "one for the queue"}
-    declared = community.post(
-        "fay", f"/models/{STRICT}/contributions", declaration(raw, "v0"), **key
-    )
+    declared = community.declare("fay", raw, "v0", model=STRICT)
     expect(uploads).to_contain_text("1")
     expect(page.locator("#part-work")).to_contain_text("Watchers")
     community.post("fay", f"/contributions/{declared['contribution']['id']}/withdraw", {})
@@ -224,8 +181,8 @@ def test_the_health_page_refreshes_itself(page: Page, community: Strict) -> None
 
 
 @pytest.mark.parametrize("path", ["/", LINEAGE, "/health", f"/models/{STRICT}"])
-def test_a_phone_scrolls_no_page_sideways(page: Page, community: Strict, path: str) -> None:
-    log_in(page, community)
+def test_a_phone_scrolls_no_page_sideways(page: Page, community: Community, path: str) -> None:
+    log_in(page, community.tokens["mia"])
     page.set_viewport_size(PHONE)
     live(page, path)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

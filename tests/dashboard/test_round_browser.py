@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.dashboard import many
-from tests.dashboard.history import HOSTILE
-from tests.dashboard.test_browser import (
-    CHROMIUM,
-    FLAGS,
-    PART,
-    PATIENCE_MS,
+from tests.dashboard.browser import (
     PHONE,
     Community,
     Watch,
     is_the_same_document,
     live,
+    needs_chromium,
+    running,
     tensors,
 )
-from tests.e2e.programs import Server
+from tests.dashboard.history import HOSTILE
 from tests.server.repository import MODEL, body_of, repository
 from tests.shared.checkpoints import file_bytes
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+pytestmark = needs_chromium
 
 ROUND = f"/models/{MODEL}/rounds/1"
 
@@ -38,36 +35,8 @@ def community(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Community]:
         many.write(made, [HOSTILE])
         tokens = {name: made.token(name) for name in ("ann", "bob", "cyd")}
         tokens["mia"] = made.token("mia", "maintainer")
-    server = Server(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLDFUSION_PART_BYTES", str(PART))
-        server.start()
-    community = Community(server, tokens)
-    try:
+    with running(folder, tokens) as community:
         yield community
-    finally:
-        community.http.close()
-        server.end()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium: Browser, community: Community) -> Iterator[Page]:
-    """A page that must stay without faults for the whole test."""
-    context = chromium.new_context(base_url=community.server.url)
-    opened = context.new_page()
-    watch = Watch(opened, community.server.url)
-    yield opened
-    context.close()
-    assert not watch.faults
 
 
 def test_two_contributions_arrive_in_parts_and_are_set_beside_each_other(
@@ -133,13 +102,13 @@ def test_a_contributors_page_is_alive_and_a_hostile_name_only_a_name(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_fit_a_phone(chromium: Browser, community: Community, scheme: str) -> None:
     context = chromium.new_context(
-        base_url=community.server.url,
+        base_url=community.url,
         viewport=PHONE,
         color_scheme=scheme,  # type: ignore[arg-type]
         is_mobile=True,
     )
     page = context.new_page()
-    watch = Watch(page, community.server.url)
+    watch = Watch(page, community.url)
     page.goto(ROUND)
     receipt = page.locator("a.receipt").first.get_attribute("href")
     who = page.locator("a.by").first.get_attribute("href")
@@ -152,7 +121,7 @@ def test_the_pages_fit_a_phone(chromium: Browser, community: Community, scheme: 
 
 
 def test_without_javascript_all_is_there(chromium: Browser, community: Community) -> None:
-    context = chromium.new_context(base_url=community.server.url, java_script_enabled=False)
+    context = chromium.new_context(base_url=community.url, java_script_enabled=False)
     page = context.new_page()
     page.goto(ROUND)
     expect(page.locator("#part-figures").get_by_role("img").first).to_be_visible()

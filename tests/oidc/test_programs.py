@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.dashboard.test_browser import CHROMIUM, FLAGS, PATIENCE_MS
+from tests.dashboard.browser import PATIENCE_MS, chromium_running, needs_chromium
 from tests.e2e.programs import BIN, WAIT_SECONDS, Client, Server
 from tests.oidc.provider import Provider, code_in
 from tests.oidc.visit import settings_for
@@ -81,11 +81,9 @@ def test_half_a_configuration_does_not_start(server: Server, tmp_path: Path) -> 
     assert "Traceback" not in ended.stderr and not (tmp_path / "data").exists()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
+@needs_chromium
 def test_a_person_signs_in_and_out_in_a_browser(server: Server, provider: Provider) -> None:
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium_running() as browser:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         faults: list[str] = []
@@ -106,4 +104,3 @@ def test_a_person_signs_in_and_out_in_a_browser(server: Server, provider: Provid
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_role("link", name="Log in", exact=True)).to_be_visible()
         assert faults == []
-        browser.close()
