@@ -95,7 +95,7 @@ def renamed(old: str, new: str | None) -> bytes:
         (body_file()[:-4], "format", "bytes"),
         (body_file() + b"\0", "format", "after its last tensor"),
         (renamed("pooler.dense.weight", "other.weight"), "schema", "other.weight"),
-        (renamed("pooler.dense.weight", None), "schema", "missing"),
+        (renamed("encoder.layer.0.dense.weight", None), "schema", "missing"),
         (with_value(np.nan), "finite", "encoder.layer.0.dense.bias"),
         (with_value(-np.inf), "finite", "encoder.layer.0.dense.bias"),
         (file_bytes(body_of(tiny_tensors(), 1, scale=0)), "changed", "identical"),

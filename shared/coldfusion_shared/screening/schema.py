@@ -12,7 +12,7 @@ from coldfusion_shared.screening import checks
 from coldfusion_shared.screening.check import Check, listed
 from coldfusion_shared.screening.history import Past
 from coldfusion_shared.screening.measures import Measures
-from coldfusion_shared.weights.body import body
+from coldfusion_shared.weights.body import OPTIONAL_MODULE, body
 from coldfusion_shared.weights.frozen import is_frozen
 
 
@@ -63,7 +63,9 @@ class SchemaCheck(Check):
         return [
             name
             for name in body(subject.base)
-            if name not in subject.names and not is_frozen(name, subject.frozen)
+            if name not in subject.names
+            and not is_frozen(name, subject.frozen)
+            and OPTIONAL_MODULE not in name.split(".")
         ]
 
     def conclude(self, measures: Measures, past: Past) -> Finding:

@@ -28,6 +28,8 @@ from coldfusion_shared.screening.sketch import KEY_BYTES
 from coldfusion_shared.weights.body import body
 from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint, StoredTensor
 from coldfusion_shared.weights.codecs import open_update
+from coldfusion_shared.weights.codecs.full import own_tensors
+from coldfusion_shared.weights.layout import SINGLE_FILE
 from coldfusion_shared.weights.lora import ADAPTER_WEIGHTS
 from coldfusion_shared.weights.lora.match import without_heads
 
@@ -210,7 +212,7 @@ def _outside(given: Encoded, base: Checkpoint) -> dict[str, StoredTensor]:
     """Return what weights and adapters have beside the body; differences cannot have any."""
     if given.encoding == "full":
         shared = body(base.spans())
-        tensors = Checkpoint(given.sources).tensors
+        tensors = own_tensors(given.sources[SINGLE_FILE], base.tensors)
         return {name: tensor for name, tensor in tensors.items() if name not in shared}
     if given.encoding == "lora":
         tensors = Checkpoint({ADAPTER_WEIGHTS: given.sources[ADAPTER_WEIGHTS]}).tensors

@@ -9,6 +9,7 @@ for ``encoder...``), so names are aligned before anything is compared.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from coldfusion_shared.errors import IncompatibleWeights
@@ -75,6 +76,40 @@ def align(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
     return max(candidates, key=len)
 
 
+def base_names(base: Collection[str], theirs: Collection[str]) -> dict[str, str]:
+    """
+    Return what the base calls each tensor of a model that came whole, by their own names.
+
+    As `align` has it, for names that may be hostile: each is looked at a few times, however many
+    modules they name. What the base has under no name keeps its own.
+
+    Args:
+        base: names of all the base's tensors.
+        theirs: names of a finetuned model, its head's among them.
+    """
+    have, known = set(theirs), set(base)
+    under = Counter[str]()
+    for name in theirs:
+        module, _, rest = name.partition(".")
+        under[module] += rest in known and not is_head(rest)
+    above = Counter[str]()
+    for name in base:
+        module, _, rest = name.partition(".")
+        above[module] += rest in have and not is_head(name)
+    same = sum(not is_head(name) for name in known & have)
+    prefix, more = max(under.items(), key=_count, default=("", 0))
+    lost, less = max(above.items(), key=_count, default=("", 0))
+    if same >= max(more, less):
+        found = {name: name for name in theirs}
+    elif more >= less:
+        found = {name: _shorter(name, prefix, known) for name in theirs}
+    else:
+        longer = {name: f"{lost}.{name}" for name in theirs}
+        found = {name: new if new in known else name for name, new in longer.items()}
+    # Of two tensors for one of ours nobody can say which is meant.
+    return found if len(set(found.values())) == len(found) else {name: name for name in theirs}
+
+
 def check_body(
     base: Mapping[str, TensorSpan], candidate: Mapping[str, TensorSpan], *, heads: bool = False
 ) -> None:
@@ -119,6 +154,16 @@ def check_body(
         "coldfusion-client pull gets it.",
         tensors=[*missing, *unknown, *different][:10],
     )
+
+
+def _count(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+def _shorter(name: str, prefix: str, known: Collection[str]) -> str:
+    """Return `name` without a leading module, if the base has that."""
+    rest = name.removeprefix(f"{prefix}.")
+    return rest if rest in known else name
 
 
 def _fits(span: TensorSpan, other: TensorSpan) -> bool:

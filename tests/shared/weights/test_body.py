@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coldfusion_shared.errors import IncompatibleWeights
-from coldfusion_shared.weights.body import align, body, check_body, is_head
+from coldfusion_shared.weights.body import align, base_names, body, check_body, is_head
 from coldfusion_shared.weights.header import TensorSpan
 
 BERT = ["embeddings.word_embeddings.weight", "encoder.layer.0.output.dense.weight"]
@@ -60,6 +60,44 @@ def test_an_absent_pooler_is_left_out_of_the_alignment() -> None:
 
 def test_nothing_aligns_with_another_architecture() -> None:
     assert align(BERT, GPT2) == {}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (BERT, BERT),
+        (BERT, under("bert", BERT)),
+        (under("bert", BERT), BERT),
+        (under("bert", BERT), under("bert", BERT)),
+        (GPT2, under("transformer", GPT2)),
+        (under("transformer", GPT2), GPT2),
+    ],
+)
+def test_what_came_whole_gets_the_bases_names(ours: list[str], theirs: list[str]) -> None:
+    head = ["classifier.weight", "classifier.bias"]
+    found = base_names([*ours, "cls.bias"], [*theirs, *head])
+    assert [found[name] for name in theirs] == ours
+    assert [found[name] for name in head] == head
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        [],
+        GPT2,
+        # Which of the two is meant nobody knows.
+        [*under("bert", BERT), BERT[0]],
+        [*BERT, *under("other", BERT[:1])],
+        # Some modules of their own are no reason to look longer.
+        [f"m{number}.{BERT[0]}" for number in range(20_000)],
+    ],
+    ids=["nothing", "another", "twice", "once more", "many"],
+)
+def test_what_is_named_in_no_one_way_keeps_its_names(theirs: list[str]) -> None:
+    found = base_names(BERT, theirs)
+    assert list(found) == theirs
+    changed = [name for name in theirs if found[name] != name]
+    assert len(changed) <= 1
 
 
 def test_nothing_aligns_with_nothing() -> None:

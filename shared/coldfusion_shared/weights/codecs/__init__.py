@@ -21,6 +21,9 @@ Each file is strictly valid safetensors, by `weights.header`. Nothing in its met
 that a reader needs follows from the base's names and shapes and from what is said here. Should the
 layout of an encoding ever change, the new one gets a new name.
 
+A file of full may be a task's model as transformers saved it: its names may have one leading module
+more than the base's, or less (see `weights.body.base_names`), and a head's tensors are passed over.
+
 The three in blocks
 -------------------
 A tensor is cut into blocks of 2^14 values, of which the last one may be shorter. Block b is one

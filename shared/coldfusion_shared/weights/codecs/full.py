@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import local
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from coldfusion_shared.errors import IncompatibleWeights
 from coldfusion_shared.fusion.executor import Executor, Serial
 from coldfusion_shared.fusion.updates import FullUpdate
-from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint
+from coldfusion_shared.weights.body import base_names, is_head
+from coldfusion_shared.weights.checkpoint import ByteSource, Checkpoint, StoredTensor
 from coldfusion_shared.weights.codecs import encodings
 from coldfusion_shared.weights.codecs.changes import (
     Chunk,
@@ -43,7 +44,8 @@ class Full(WeightsEncoding):
     """
     The weights, in the dtype that they were trained in, also those that did not change.
 
-    So a model of fewer layers cannot pass for one whose other layers did not change.
+    So a model of fewer layers cannot pass for one whose other layers did not change. A task's model
+    may come as it was saved, under its own names and with its head.
     """
 
     name = "full"
@@ -72,12 +74,14 @@ class Full(WeightsEncoding):
 
     def open(self, sources: Mapping[str, ByteSource], base: Tensors) -> FullUpdate:
         """Return the reader of an update; see `Encoding.open`."""
-        tensors = Checkpoint({SINGLE_FILE: self.source(sources)}).tensors
+        tensors = own_tensors(self.source(sources), base)
         spans = changeable({name: tensor.span for name, tensor in base.items()})
         refuse(
             IncompatibleWeights,
             {
-                "not in the base": [name for name in tensors if name not in base],
+                "not in the base": [
+                    name for name in tensors if name not in base and not is_head(name)
+                ],
                 "of another shape or dtype": [
                     name
                     for name, tensor in tensors.items()
@@ -99,6 +103,19 @@ class Full(WeightsEncoding):
         sizes = (ITEM_BYTES[span.dtype] * span.elements for span in widest.values())
         # "BF16" is one letter longer than "F32".
         return len(_header(widest)) + len(widest) + 8 + sum(sizes)
+
+
+def own_tensors(source: ByteSource, base: Collection[str]) -> dict[str, StoredTensor]:
+    """
+    Return the tensors of a model that came whole, under the base's names; a task's head has none.
+
+    Args:
+        source: the file.
+        base: names of the base's tensors.
+    """
+    tensors = Checkpoint({SINGLE_FILE: source}).tensors
+    names = base_names(base, tensors)
+    return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def _header(spans: Mapping[str, TensorSpan]) -> bytes:
