@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from coldfusion_server import tracing
 from coldfusion_shared.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -113,13 +114,18 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open a transaction that only reads, all of it as of one moment."""
-        with named_errors(), Session(self._reading, autoflush=False) as session:
+        with (
+            tracing.child("database read"),
+            named_errors(),
+            Session(self._reading, autoflush=False) as session,
+        ):
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a transaction that may write; it commits at the end unless an error leaves it."""
         with (
+            tracing.child("database write"),
             named_errors(),
             Session(self._writing, expire_on_commit=False) as session,
             session.begin(),

@@ -26,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.replays import ReplayState
 from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.webhooks import DeliveryState
 
 # Contributions whose weights may not be contributed again: what was fused is never forgotten, and
 # what is in quarantine keeps its place, so that nothing stands in the way of its release.
@@ -443,8 +444,99 @@ class ContributionFileRow(Table):
     part_bytes: Mapped[int] = mapped_column(BigInteger)
     # The base has this very file: it is not uploaded.
     here: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    # The store's key of its upload; null: by contribution and place.
+    upload: Mapped[str | None] = mapped_column(String(40))
+    # It was an object already when it was declared: there is no upload.
+    stored: Mapped[bool] = mapped_column(server_default=false(), default=False)
     # When garbage collection removed the bytes.
     erased_at: Mapped[datetime | None]
+
+
+class HubPullRow(Table):
+    """A pull request of the hub door: files on their way to be one contribution."""
+
+    __tablename__ = "hub_pulls"
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    # Within its model, from 1.
+    number: Mapped[int]
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"))
+    # What it was made from; null: no commit has come yet.
+    base_number: Mapped[int | None]
+    title: Mapped[str] = mapped_column(String(500))
+    description: Mapped[str] = mapped_column(Text)
+    # Sizes in bytes and digests of its files, by path.
+    files: Mapped[dict[str, Any]]
+    # 40 hexadecimal digits that name them as they are now; null: there are none yet.
+    commit_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    # Null: there is no whole contribution among its files yet.
+    contribution_id: Mapped[str | None] = mapped_column(ForeignKey("contributions.id"), index=True)
+    created_at: Mapped[datetime]
+    model: Mapped[ModelRow] = relationship()
+    contributor: Mapped[ContributorRow] = relationship()
+
+
+class HubUploadRow(Table):
+    """Bytes that came through the hub door before anything was declared of them."""
+
+    __tablename__ = "hub_uploads"
+    __table_args__ = (UniqueConstraint("model_id", "contributor_id", "sha256"),)
+
+    # The store's key is this and ".0".
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    part_bytes: Mapped[int] = mapped_column(BigInteger)
+    # They are an object already: there is no upload.
+    stored: Mapped[bool] = mapped_column(server_default=false(), default=False)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class HubXorbRow(Table):
+    """
+    A xorb: pieces of files, as hf_xet sends them, until there is a contribution of the files.
+
+    One contributor's and one model's: nobody else can name it, nor find out that it is here.
+    """
+
+    __tablename__ = "hub_xorbs"
+    __table_args__ = (UniqueConstraint("model_id", "contributor_id", "hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), index=True)
+    # As its sender calls it; nobody looks whether it is the hash of anything.
+    hash: Mapped[str] = mapped_column(String(64))
+    # Of the object: the pieces, and where each ends. Null: it is on its way.
+    sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    # Of the object, in bytes; on its way, what its sender has announced.
+    size: Mapped[int] = mapped_column(BigInteger)
+    pieces: Mapped[int] = mapped_column(default=0)
+    # The newest file that was made of it.
+    file_sha256: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class HubAreaRow(Table):
+    """
+    The area that a contributor sends xorbs of a model to.
+
+    Clients remember for weeks what they have sent to one address, and never send it again there.
+    So the area is another one, with another address, as soon as something sent there is gone.
+    """
+
+    __tablename__ = "hub_areas"
+
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    contributor_id: Mapped[int] = mapped_column(ForeignKey("contributors.id"), primary_key=True)
+    number: Mapped[int]
+    since: Mapped[datetime]
 
 
 class SuiteRow(Table):
@@ -536,6 +628,69 @@ class EventRow(Table):
     data: Mapped[dict[str, Any]]
 
 
+class WebhookRow(Table):
+    """Where events are sent to, and which."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    # Null: events of all public models, and those of none.
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"), index=True)
+    # Scheme, host and port: all that is told to more than its maintainers.
+    origin: Mapped[str] = mapped_column(String(300))
+    # URL, secret and Authorization header, encrypted: see `services.sealing`.
+    sealed: Mapped[str] = mapped_column(Text)
+    # Patterns of types of events.
+    events: Mapped[list[Any]]
+    format: Mapped[str] = mapped_column(String(20))
+    active: Mapped[bool]
+    # Up to this event all have their deliveries.
+    cursor: Mapped[int] = mapped_column(BigInteger)
+    # Tries that failed, one after the other, and when they began to.
+    failures: Mapped[int] = mapped_column(default=0)
+    failing_since: Mapped[datetime | None]
+    # When the Repository gave it up; null: a maintainer did, or it is active.
+    paused_at: Mapped[datetime | None]
+    contributor_id: Mapped[int | None] = mapped_column(ForeignKey("contributors.id"))
+    created_at: Mapped[datetime]
+    model: Mapped[ModelRow | None] = relationship()
+    contributor: Mapped[ContributorRow | None] = relationship()
+
+
+class DeliveryRow(Table):
+    """One event for one webhook, and what became of it."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "event_id", name="uq_deliveries_webhook_id_event_id"),
+        Index("ix_deliveries_webhook_number", "webhook_id", "number"),
+        Index("ix_deliveries_state_next_try_at", "state", "next_try_at"),
+    )
+
+    # Grows with time, for paging; the id is what receivers see, the same at every try.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    # Null: a ping.
+    event_id: Mapped[int | None] = mapped_column(BigInteger)
+    # As it is sent, whatever becomes of the event.
+    event: Mapped[dict[str, Any]]
+    state: Mapped[DeliveryState] = mapped_column(String(20))
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_try_at: Mapped[datetime | None]
+    # Who tries at the moment, and when another one may.
+    held_by: Mapped[str | None] = mapped_column(String(16))
+    held_until: Mapped[datetime | None]
+    tried_at: Mapped[datetime | None]
+    # Of the last try: the answer's status, or why there was none; and how long it took.
+    status: Mapped[int | None]
+    error: Mapped[str | None]
+    seconds: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    webhook: Mapped[WebhookRow] = relationship()
+
+
 class AuditRow(Table):
     """
     One entry of the audit log, chained to the one before; see `events.chain`.
@@ -570,3 +725,19 @@ class LeaseRow(Table):
     holder: Mapped[str] = mapped_column(String(100))
     fencing: Mapped[int]
     expires_at: Mapped[datetime]
+
+
+class WorkTimeRow(Table):
+    """How long a piece of work took, and how it ended: what the metrics' histograms are made of."""
+
+    __tablename__ = "work_times"
+    # All that is asked of it, in the order in which it is grouped.
+    __table_args__ = (Index("ix_work_times_kind", "kind", "model_id", "outcome", "seconds"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    # Screening, fusing or evaluation.
+    kind: Mapped[str] = mapped_column(String(20))
+    # No foreign key: whoever writes this would wait for who holds the model's row.
+    model_id: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(20))
+    seconds: Mapped[float] = mapped_column(Float)
