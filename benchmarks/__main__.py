@@ -21,6 +21,7 @@ from benchmarks import (
     finetune,
     fusion,
     honest,
+    hub,
     pages,
     privacy,
     rounds,
@@ -49,6 +50,7 @@ def main() -> int:
         "privacy": _privacy,
         "watchers": _watchers,
         "pages": _pages,
+        "hub": _hub,
     }
     sys.stdout.write(tables.get(options.what, _fusion)(options) + "\n")
     return 0
@@ -77,6 +79,11 @@ def _transfer(options: argparse.Namespace) -> str:
         memory_size=options.memory_megabytes * 10**6,
     )
     return transfer.table(settings)
+
+
+def _hub(options: argparse.Namespace) -> str:
+    _end_tidily()
+    return hub.table(hub.Settings(options.folder, options.megabytes * 10**6, options.repeats))
 
 
 def _finetune(options: argparse.Namespace) -> str:
@@ -250,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="what",
         metavar="transfer|finetune|encodings|evaluate|rounds|screening|honest|attacks|privacy|"
-        "watchers|pages",
+        "watchers|pages|hub",
     )
     add = commands.add_parser("transfer", help="moving models; see transfer --help").add_argument
     add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
@@ -272,7 +279,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_privacy(commands)
     _add_watchers(commands)
     _add_pages(commands)
+    _add_hub(commands)
     return parser
+
+
+def _add_hub(commands: Any) -> None:
+    about = "downloads by huggingface_hub; see hub --help"
+    add = commands.add_parser("hub", help=about, description=hub.__doc__).add_argument
+    add("--folder", type=Path, default=FOLDER, help="for everything that is moved")
+    add("--megabytes", type=int, default=500, help="size of the model that is moved")
+    add("--repeats", type=int, default=5, help="interleaved runs of all")
 
 
 def _add_finetune(commands: Any) -> None:

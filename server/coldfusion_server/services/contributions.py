@@ -10,7 +10,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from coldfusion_server.db.tables import (
+    ContributionFileRow,
     ContributionRow,
+    HubUploadRow,
     RoundRow,
 )
 from coldfusion_server.events import outbox
@@ -195,9 +197,16 @@ def abandoned_uploads(ctx: Context) -> list[str]:
     keys = ctx.store.pending_uploads()
     needed = (ContributionState.DECLARED, ContributionState.COMPLETED)
     with ctx.database.read() as session:
-        waiting = set(
-            session.scalars(select(ContributionRow.id).where(ContributionRow.state.in_(needed)))
+        # First what is not declared yet: what is declared in between is found in the second.
+        waiting = set(session.scalars(select(HubUploadRow.id)))
+        of_contributions = select(ContributionRow.id).where(ContributionRow.state.in_(needed))
+        waiting |= set(session.scalars(of_contributions))
+        taken_over = (
+            select(ContributionFileRow.upload)
+            .join(ContributionRow, ContributionRow.id == ContributionFileRow.contribution_id)
+            .where(ContributionRow.state.in_(needed), ContributionFileRow.upload.is_not(None))
         )
+        waiting |= {key.split(".", 1)[0] for key in session.scalars(taken_over) if key}
     # Listed before the database was asked: an upload that began in between is not in the list.
     return [key for key in keys if key.split(".", 1)[0] not in waiting]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -80,7 +83,7 @@ def declare(
             row = _by_key(session, who, key, request) or _under_way(session, who, request)
             new = row is None
             if row is None:
-                row = _new_row(ctx, session, model, newest, declaration, key, request, who)
+                row = add_row(ctx, session, model, newest, declaration, key, who)
             shown, prospect = to_schema(row), _prospect(session, row, newest)
     except IntegrityError:
         # The same request at the same time: the other one has made the row by now.
@@ -109,23 +112,56 @@ def _prospect(session: Session, row: ContributionRow, newest: RoundRow) -> Prosp
     return late.prospect(late.line_of(session, row.model, newest), row.base_number)
 
 
-def _new_row(
+@dataclass(frozen=True)
+class Sent:
+    """
+    A file that has arrived before its declaration.
+
+    Attributes:
+        upload: the store's key of its upload.
+        part_bytes: size of the upload's parts.
+        stored: whether it is an object already, and has no upload.
+    """
+
+    upload: str
+    part_bytes: int
+    stored: bool
+
+
+def add_row(
     ctx: Context,
     session: Session,
     model: ModelRow,
     newest: RoundRow,
     declaration: Declaration,
     key: str,
-    request: str,
     who: Principal,
+    sent: Mapping[str, Sent] | None = None,
 ) -> ContributionRow:
+    """
+    Declare a contribution in the caller's transaction.
+
+    Args:
+        ctx: the service's surroundings.
+        session: the transaction, which `refer`s.
+        model: what it is for.
+        newest: the model's newest round, locked.
+        declaration: what is declared.
+        key: which no other of the contributor's declarations has.
+        who: the contributor.
+        sent: those of its files that have arrived, by path.
+
+    Raises:
+        BaseOutdated, AlreadyContributed, TooLarge, QuotaExceeded, StorageFull: it cannot be taken.
+    """
+    sent = sent or {}
     base = find_base(session, model, declaration.base)
     late.check_in_time(late.line_of(session, model, newest), base.number)
     base_files = manifest_of(base).files
     encoding = _check_encoding(model, declaration.encoding)
     update = _check_files(ctx, base_files, declaration.files, encoding)
     source = declaration.weights_sha256 or _digest_of(update)
-    _check_not_contributed(session, model, who, update, source)
+    check_not_contributed(session, model, who, update, source)
     check_quota(ctx, session, who, newest, _bytes_to_send(base_files, declaration.files))
     now = ctx.now()
     row = ContributionRow(
@@ -139,7 +175,7 @@ def _new_row(
         frozen=declaration.frozen,
         weights_sha256=source,
         idempotency_key=key,
-        request_sha256=request,
+        request_sha256=_request_digest(model.name, declaration),
         work=declaration.work.model_dump(mode="json"),
         findings=[],
         declared_at=now,
@@ -149,8 +185,8 @@ def _new_row(
                 path=file.path,
                 size=file.size,
                 sha256=file.sha256,
-                part_bytes=uploads.part_bytes_for(ctx, file.size),
                 here=_is_here(base_files, file),
+                **_where(ctx, file, sent.get(file.path)),
             )
             for file in declaration.files
         ],
@@ -160,6 +196,14 @@ def _new_row(
     session.refresh(row)
     tell(session, now, row)
     return row
+
+
+def _where(ctx: Context, file: FileEntry, sent: Sent | None) -> dict[str, Any]:
+    """Return the columns that tell where the bytes of a file arrive, or have arrived."""
+    if sent is None:
+        return {"part_bytes": uploads.part_bytes_for(ctx, file.size)}
+    upload = None if sent.stored else sent.upload
+    return {"part_bytes": sent.part_bytes, "upload": upload, "stored": sent.stored}
 
 
 def _check_encoding(model: ModelRow, name: str) -> type[Encoding]:
@@ -188,7 +232,7 @@ def _check_files(
             f"A contribution is {needed} and, if you like, files such as {SIDE_FILES[0]}; {what}."
         )
     for file in files:
-        _check_size(base_files, file)
+        check_size(base_files, file.path, file.size)
     # Twice: the parts, and the object that is made of them.
     check_room(ctx, 2 * _bytes_to_send(base_files, files))
     return [file for file in files if file.path in encoding.files]
@@ -202,21 +246,27 @@ def _digest_of(update: list[FileEntry]) -> str:
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
-def _check_size(base_files: list[FileEntry], file: FileEntry) -> None:
-    weights = sum(entry.size for entry in base_files if is_weights(entry.path))
-    limit = MAX_GROWTH * weights + MAX_HEADER_BYTES if is_weights(file.path) else MAX_SIDE_BYTES
-    if file.size > limit:
+def check_size(base_files: Sequence[FileEntry], path: str, size: int) -> None:
+    """Raise `TooLarge` if a file is larger than any contribution to this base can have it."""
+    limit = most_bytes(base_files, path)
+    if size > limit:
         raise TooLarge(
-            f"{file.path} has {file.size} bytes; for this base {limit} are the most.",
+            f"{path} has {size} bytes; for this base {limit} are the most.",
             hint="Send the body alone, in float32 or the base's own dtype.",
         )
+
+
+def most_bytes(base_files: Sequence[FileEntry], path: str) -> int:
+    """Return how many bytes a file called `path` may have in a contribution to this base."""
+    weights = sum(entry.size for entry in base_files if is_weights(entry.path))
+    return MAX_GROWTH * weights + MAX_HEADER_BYTES if is_weights(path) else MAX_SIDE_BYTES
 
 
 def _bytes_to_send(base_files: list[FileEntry], files: list[FileEntry]) -> int:
     return sum(file.size for file in files if not _is_here(base_files, file))
 
 
-def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
+def _is_here(base_files: Sequence[FileEntry], file: FileEntry) -> bool:
     """
     Return whether the base, which the contributor may read, has this very file.
 
@@ -226,9 +276,19 @@ def _is_here(base_files: list[FileEntry], file: FileEntry) -> bool:
     return same and not is_weights(file.path)
 
 
-def _check_not_contributed(
-    session: Session, model: ModelRow, who: Principal, update: list[FileEntry], source: str
+def check_not_contributed(
+    session: Session, model: ModelRow, who: Principal, update: Sequence[FileEntry], source: str
 ) -> None:
+    """
+    Raise `AlreadyContributed` if the model has these weights already.
+
+    Args:
+        session: the transaction.
+        model: which one.
+        who: asks.
+        update: the files that an update consists of.
+        source: digest of the weights before they were encoded.
+    """
     # Of those that are only declared anybody may have any number: the bytes decide.
     lost = (
         ContributionState.DECLARED,

@@ -25,7 +25,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import ContributionFileRow, ContributionRow
-from coldfusion_server.services import contributions, leases, past_sign_ins, references
+from coldfusion_server.services import contributions, forgetting, leases, past_sign_ins, references
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.identity import claim_store
 from coldfusion_server.storage import ListedObject
@@ -88,6 +88,8 @@ class Collected:
         uploads: unfinished uploads that nothing waited for.
         erased: contributions to published bases whose bytes were given up.
         sign_ins: those that are past.
+        events: those that are past.
+        deliveries: to webhooks, those that are past.
         damaged: a sentence on each manifest that was not to be gone by.
     """
 
@@ -98,6 +100,8 @@ class Collected:
     uploads: int = 0
     erased: int = 0
     sign_ins: int = 0
+    events: int = 0
+    deliveries: int = 0
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -185,14 +189,27 @@ def remove_rejected(ctx: Context, row: ContributionRow) -> None:
     with ctx.database.write() as session:
         references.exclude(session)
         digests |= references.given_up_with(session, row)
-        is_needed = _asked(session, references.Manifests(), sorted(digests))
-        gone = {digest for digest in digests if not is_needed(digest)}
-        for digest in gone:
-            ctx.store.delete(digest)
+        gone = _remove_unneeded(ctx, session, digests)
         for holder in _holders(session, gone):
             for file in holder.files:
                 if file.sha256 in gone and file.erased_at is None:
                     file.erased_at = ctx.now()
+
+
+def remove_staged(ctx: Context, digests: Sequence[str]) -> None:
+    """Remove objects that were stored for a declaration that never came, unless needed."""
+    with ctx.database.write() as session:
+        references.exclude(session)
+        _remove_unneeded(ctx, session, set(digests))
+
+
+def _remove_unneeded(ctx: Context, session: Session, digests: set[str]) -> set[str]:
+    """Remove those of `digests` that nothing needs, inside the lock, and return them."""
+    is_needed = _asked(session, references.Manifests(), sorted(digests))
+    gone = {digest for digest in digests if not is_needed(digest)}
+    for digest in gone:
+        ctx.store.delete(digest)
+    return gone
 
 
 class _Collection:
@@ -216,6 +233,8 @@ class _Collection:
                 self._count(item)
             self.result.uploads = len(contributions.abandoned_uploads(self.ctx))
             self.result.sign_ins = past_sign_ins.count(self.ctx)
+            self.result.events = forgetting.count_events(self.ctx)
+            self.result.deliveries = forgetting.count_deliveries(self.ctx)
             return self.result
         while waiting:
             self.alive()
@@ -223,6 +242,8 @@ class _Collection:
             del waiting[: self._remove(self.lease, waiting[:BATCH])]
         self.result.uploads = contributions.sweep_uploads(self.ctx)
         self.result.sign_ins = past_sign_ins.remove(self.ctx)
+        self.result.events = forgetting.remove_events(self.ctx)
+        self.result.deliveries = forgetting.remove_deliveries(self.ctx)
         self.ctx.store.clean()
         return self.result
 
@@ -313,13 +334,15 @@ def _asked(
 
 
 def _needed(session: Session, among: Sequence[str] | None = None) -> set[str]:
-    """Return the digests that contributions need, of all or of those in `among`."""
+    """Return the digests that contributions need, or will, of all or of those in `among`."""
     query = references.stored_files(select(ContributionFileRow.sha256)).where(
         references.needed_files(session)
     )
     if among is not None:
         query = query.where(ContributionFileRow.sha256.in_(among))
-    return set(session.scalars(query.distinct()))
+    # First what is not declared yet: what is declared in between is found in the second.
+    staged = references.staged_objects(session, among)
+    return staged | set(session.scalars(query.distinct()))
 
 
 def _reasons(session: Session) -> dict[str, Reason]:

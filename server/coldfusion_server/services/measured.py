@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from coldfusion_server.db.tables import BaseRow, EvaluationRow, SuiteRow
+from coldfusion_server.db.tables import BaseRow, CandidateRow, EvaluationRow, SuiteRow
 from coldfusion_server.services import evaluation_tries, evaluations, suites
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.evaluation_tries import EvaluationFailure
@@ -62,6 +62,19 @@ def measurements(
         found = [evaluations.to_schema(row, number) for row, number in rows]
         failed = evaluation_tries.failures(session, model, numbers)
         return Measurements(found, _suites(session, found), failed)
+
+
+def of_candidate(session: Session, candidate: CandidateRow) -> Measurements:
+    """Return what was measured of a candidate."""
+    query = select(EvaluationRow).where(EvaluationRow.candidate_id == candidate.id)
+    rows = session.scalars(query.order_by(EvaluationRow.id))
+    # What an evaluator has measured again replaces what was there before.
+    newest = {
+        (row.contributor_id, row.protocol, row.suite, row.suite_digest, row.metric): row
+        for row in rows
+    }
+    found = [evaluations.to_schema(row, None) for row in newest.values()]
+    return Measurements(found, _suites(session, found), [])
 
 
 def _suites(session: Session, found: Iterable[Evaluation]) -> dict[str, Suite]:

@@ -11,12 +11,14 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from coldfusion_server.db.tables import ContributionRow
+from coldfusion_server.db.tables import ContributionRow, HubUploadRow
 from coldfusion_server.services.context import Context
 from coldfusion_server.storage import PartWriter
 from coldfusion_shared.contributions import ContributionState
@@ -43,9 +45,15 @@ def part_url(
     ctx: Context, base_url: str, upload: str, number: int, size: int, expires_at: datetime
 ) -> str:
     """Return where part `number` of the upload, of `size` bytes, is to be PUT."""
-    path = f"/v1/uploads/{upload}/{number}"
+    return signed_url(ctx, "PUT", base_url, f"/v1/uploads/{upload}/{number}", size, expires_at)
+
+
+def signed_url(
+    ctx: Context, method: str, base_url: str, path: str, size: int, expires_at: datetime
+) -> str:
+    """Return a URL that is its own credential, for one method and `size` bytes, for a while."""
     expires = int(expires_at.timestamp())
-    signature = _signature(ctx, path, str(size), str(expires))
+    signature = _signature(ctx, method, path, str(size), str(expires))
     return f"{base_url}{path}?size={size}&expires={expires}&signature={signature}"
 
 
@@ -58,17 +66,27 @@ def check_url(
     Raises:
         UploadRefused: the URL was not signed by us for this part, or it has expired.
     """
+    return PartTicket(upload, number, signed_size(ctx, "PUT", path, query))
+
+
+def signed_size(ctx: Context, method: str, path: str, query: Mapping[str, str]) -> int:
+    """
+    Return the size that a URL of `signed_url` names.
+
+    Raises:
+        UploadRefused: the URL was not signed by us for this, or it has expired.
+    """
     size, expires = query.get("size", ""), query.get("expires", "")
     signature = query.get("signature", "")
     if not signature.isascii() or not hmac.compare_digest(
-        _signature(ctx, path, size, expires), signature
+        _signature(ctx, method, path, size, expires), signature
     ):
         raise UploadRefused("The upload URL is not one that this server has signed.")
     if int(expires) < ctx.now().timestamp():
         raise UploadRefused(
             "The upload URL has expired.", hint="Ask for the upload plan again; it has new ones."
         )
-    return PartTicket(upload, number, int(size))
+    return int(size)
 
 
 def check_waiting(ctx: Context, upload: str) -> None:
@@ -80,13 +98,19 @@ def check_waiting(ctx: Context, upload: str) -> None:
         StorageFull: there is no room for more.
     """
     with ctx.database.read() as session:
-        contribution = upload.split(".", 1)[0]
-        row = session.scalar(select(ContributionRow).where(ContributionRow.id == contribution))
-        if row is None:
+        name = upload.split(".", 1)[0]
+        row = session.scalar(select(ContributionRow).where(ContributionRow.id == name))
+        if row is None and not _is_staged(session, name):
             raise ContributionNotFound("There is no such upload.")
-        if row.state != ContributionState.DECLARED:
+        if row is not None and row.state != ContributionState.DECLARED:
             raise StateConflict(f"The contribution is {row.state}; it takes no more bytes.")
     check_room(ctx, 0)
+
+
+def _is_staged(session: Session, name: str) -> bool:
+    """Return whether it is an upload of the hub door's, of which nothing is declared yet."""
+    row = session.get(HubUploadRow, name)
+    return row is not None and not row.stored
 
 
 def check_room(ctx: Context, size: int) -> None:
@@ -156,6 +180,6 @@ class PartReceiver:
         self.writer.abort()
 
 
-def _signature(ctx: Context, path: str, size: str, expires: str) -> str:
-    message = f"PUT\n{path}\n{size}\n{expires}".encode()
+def _signature(ctx: Context, method: str, path: str, size: str, expires: str) -> str:
+    message = f"{method}\n{path}\n{size}\n{expires}".encode()
     return hmac.new(ctx.secret, message, hashlib.sha256).hexdigest()

@@ -45,6 +45,44 @@ def check_quota(
     settings = ctx.settings
     if not _limits_anything(settings):
         return
+    lock(session, who)
+    _check_stored(settings, session, who, size)
+    _check_round_and_day(ctx, session, who, round_row, size)
+
+
+def check_staging(
+    ctx: Context, session: Session, who: Principal, round_row: RoundRow, size: int
+) -> None:
+    """
+    Check that `who`, whom the caller has locked, may send a file of `size` bytes ahead.
+
+    What could not be declared afterwards is refused now. A file that is too small to be weights
+    takes no place among the unfinished uploads.
+
+    Raises:
+        QuotaExceeded: it would be too much.
+    """
+    counts = size > usage.COUNTED_BYTES
+    _check_stored(ctx.settings, session, who, size, counts=counts)
+    _check_round_and_day(ctx, session, who, round_row, size)
+
+
+def check_bytes(ctx: Context, session: Session, who: Principal, size: int) -> None:
+    """Raise `QuotaExceeded` if `size` bytes are too many, whatever else is on its way."""
+    most = ctx.settings.quota_bytes
+    if most is None:
+        return
+    kept = usage.of_contributor(session, who.contributor_id, who.name).kept_bytes
+    if kept + size > most:
+        raise QuotaExceeded(
+            f"This upload has {size} bytes, and {kept} of the {most} that this Repository allows "
+            "you are kept.",
+            hint=f"Contributions count as long as they are kept, rejected ones not at all. {ASK}",
+        )
+
+
+def lock(session: Session, who: Principal) -> None:
+    """Let all others who send something for the same contributor wait for this transaction."""
     # Behind the round's lock, as of all who take both. Not in the way of rows that name the
     # contributor: those lock its key alone.
     session.execute(
@@ -52,7 +90,12 @@ def check_quota(
         .where(ContributorRow.id == who.contributor_id)
         .with_for_update(key_share=True)
     )
-    _check_stored(settings, session, who, size)
+
+
+def _check_round_and_day(
+    ctx: Context, session: Session, who: Principal, round_row: RoundRow, size: int
+) -> None:
+    settings = ctx.settings
     _check_round(settings, session, who, round_row)
     if settings.quota_day is not None or settings.quota_day_bytes is not None:
         declared = usage.declared_since(session, who.contributor_id, ctx.now() - usage.DAY)
@@ -92,11 +135,13 @@ def _limits_anything(settings: Settings) -> bool:
     return any(getattr(settings, name) is not None for name in names)
 
 
-def _check_stored(settings: Settings, session: Session, who: Principal, size: int) -> None:
+def _check_stored(
+    settings: Settings, session: Session, who: Principal, size: int, *, counts: bool = True
+) -> None:
     if settings.quota_uploads is None and settings.quota_bytes is None:
         return
     mine = usage.of_contributor(session, who.contributor_id, who.name)
-    if settings.quota_uploads is not None and mine.uploads >= settings.quota_uploads:
+    if counts and settings.quota_uploads is not None and mine.uploads >= settings.quota_uploads:
         raise QuotaExceeded(
             f"You have {mine.uploads} unfinished uploads; this Repository allows "
             f"{settings.quota_uploads} at a time.",

@@ -3,7 +3,8 @@ Which objects are needed, and the lock by which new references and garbage colle
 
 An object is needed by whatever names it: a base, for ever; a newest base's difference from the one
 before, as long as it is one of them; a candidate that may still become a base; a contribution on
-its way to a base; and one that is part of a base, as long as its model's policy keeps it.
+its way to a base; one that is part of a base, as long as its model's policy keeps it; and what the
+hub door holds for a contribution that is not declared yet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, text, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from coldfusion_server.db.tables import (
     BaseFileRow,
@@ -24,6 +25,8 @@ from coldfusion_server.db.tables import (
     ContributionFileRow,
     ContributionRow,
     DifferenceRow,
+    HubUploadRow,
+    HubXorbRow,
     ModelRow,
     ReplayRow,
     RoundRow,
@@ -174,6 +177,26 @@ def contributed_elsewhere(session: Session, models: Collection[int]) -> set[str]
     query = stored_files(select(ContributionFileRow.sha256)).distinct()
     inside = query.where(ContributionRow.model_id.in_(models))
     return set(session.scalars(query)) - set(session.scalars(inside))
+
+
+def staged_objects(session: Session, among: Collection[str] | None = None) -> set[str]:
+    """Return the digests, of all or of those in `among`, of what waits for a declaration."""
+    # Xorbs first: of those that go meanwhile there is a file in the second.
+    return _digests_of(session, HubXorbRow.sha256, HubXorbRow.sha256.is_not(None), among) | (
+        _digests_of(session, HubUploadRow.sha256, HubUploadRow.stored.is_(True), among)
+    )
+
+
+def _digests_of(
+    session: Session,
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None],
+    where: ColumnElement[bool],
+    among: Collection[str] | None,
+) -> set[str]:
+    query = select(column).where(where)
+    if among is not None:
+        query = query.where(column.in_(among))
+    return {digest for digest in session.scalars(query) if digest is not None}
 
 
 def given_up_with(session: Session, contribution: ContributionRow) -> set[str]:

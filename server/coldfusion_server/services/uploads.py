@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from threading import BoundedSemaphore
 
-from coldfusion_server.db.tables import ContributionFileRow, ContributionRow
+from coldfusion_server.db.tables import ContributionFileRow, ContributionRow, HubUploadRow
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.parts import part_url
 from coldfusion_server.storage import StoredPart
@@ -16,6 +16,8 @@ from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import StorageUnavailable
 from coldfusion_shared.schemas.contributions import Contribution, FileUpload, Part, UploadPlan
 
+# What is sent in parts.
+InParts = ContributionFileRow | HubUploadRow
 # Each has a signed URL in the plan, which has to stay small; S3 itself takes ten times as many.
 MAX_PARTS = 1_000
 # Uploads of one page of a list that are asked about at a time.
@@ -37,7 +39,17 @@ def upload_key(contribution: str, index: int) -> str:
 
 def upload_keys(row: ContributionRow) -> list[str]:
     """Return the store's keys of the contribution's uploads."""
-    return [upload_key(row.id, index) for index, file in enumerate(row.files) if not file.here]
+    return [key_of(row, index) for index, file in enumerate(row.files) if is_sent(file)]
+
+
+def key_of(row: ContributionRow, index: int) -> str:
+    """Return the store's key of the upload of the contribution's file number `index`."""
+    return row.files[index].upload or upload_key(row.id, index)
+
+
+def is_sent(file: ContributionFileRow) -> bool:
+    """Return whether the file has an upload: it was no object before, nor one of the base's."""
+    return not file.here and not file.stored
 
 
 def plan(ctx: Context, row: ContributionRow, base_url: str) -> UploadPlan:
@@ -54,12 +66,12 @@ def plan(ctx: Context, row: ContributionRow, base_url: str) -> UploadPlan:
     return UploadPlan(contribution=row.id, expires_at=expires_at, files=files)
 
 
-def part_count(file: ContributionFileRow) -> int:
+def part_count(file: InParts) -> int:
     """Return how many parts the file has."""
     return max(1, math.ceil(file.size / file.part_bytes))
 
 
-def part_size(file: ContributionFileRow, number: int) -> int:
+def part_size(file: InParts, number: int) -> int:
     """Return the size of part `number`, counted from 1, in bytes."""
     return min(file.part_bytes, file.size - (number - 1) * file.part_bytes)
 
@@ -68,8 +80,8 @@ def missing_parts(ctx: Context, row: ContributionRow) -> list[str]:
     """Return what has not arrived yet, in words; asks the store."""
     missing = []
     for index, file in enumerate(row.files):
-        arrived = ctx.store.parts(upload_key(row.id, index)) if not file.here else {}
-        lacking = _missing(file, arrived) if not file.here else []
+        arrived = ctx.store.parts(key_of(row, index)) if is_sent(file) else {}
+        lacking = lacking_parts(file, arrived) if is_sent(file) else []
         if lacking:
             missing.append(f"{len(lacking)} of {part_count(file)} parts of {file.path}")
     return missing
@@ -106,7 +118,7 @@ def _arrived_bytes(ctx: Context, shown: Contribution) -> int:
         _LOOKING.release()
 
 
-def _missing(file: ContributionFileRow, arrived: Mapping[int, StoredPart]) -> list[int]:
+def lacking_parts(file: InParts, arrived: Mapping[int, StoredPart]) -> list[int]:
     """Return the numbers of the parts that have not arrived, or not with their size."""
     return [
         number
@@ -123,11 +135,11 @@ def _file_upload(
     base_url: str,
     expires_at: datetime,
 ) -> FileUpload:
-    key = upload_key(row.id, index)
-    waiting = row.state == ContributionState.DECLARED and not file.here
+    key = key_of(row, index)
+    waiting = row.state == ContributionState.DECLARED and is_sent(file)
     arrived = ctx.store.parts(key) if waiting else {}
-    missing = _missing(file, arrived) if waiting else []
-    urls = _urls(ctx, key, file, missing, base_url, expires_at)
+    missing = lacking_parts(file, arrived) if waiting else []
+    urls = part_urls(ctx, key, file, missing, base_url, expires_at)
     parts = [
         Part(
             number=number,
@@ -141,14 +153,15 @@ def _file_upload(
     return FileUpload(path=file.path, size=file.size, part_size=file.part_bytes, parts=parts)
 
 
-def _urls(
+def part_urls(
     ctx: Context,
     upload: str,
-    file: ContributionFileRow,
+    file: InParts,
     missing: list[int],
     base_url: str,
     expires_at: datetime,
 ) -> dict[int, str]:
+    """Return where the parts `missing` of the store's upload go, signed until `expires_at`."""
     sizes = {number: part_size(file, number) for number in missing}
     urls = ctx.store.part_urls(upload, sizes, timedelta(minutes=ctx.settings.url_minutes))
     if urls is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, case, func, select, true
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import (
@@ -12,6 +12,8 @@ from coldfusion_server.db.tables import (
     ContributionFileRow,
     ContributionRow,
     ContributorRow,
+    HubUploadRow,
+    HubXorbRow,
     ModelRow,
 )
 from coldfusion_server.services import references
@@ -23,6 +25,8 @@ from coldfusion_shared.schemas.tokens import Role
 from coldfusion_shared.schemas.usage import ContributorUsage, ModelUsage, OwnUsage, Usage
 
 DAY = timedelta(hours=24)
+# Bytes of an upload that counts as one: an adapter's settings, which are smaller, come beside it.
+COUNTED_BYTES = 2**13
 _UNFINISHED = ContributionRow.state == ContributionState.DECLARED
 
 
@@ -40,7 +44,7 @@ def all_usage(ctx: Context, principal: Principal | None) -> Usage:
         return Usage(
             total_bytes=_total_bytes(session),
             models=[_of_model(session, model) for model in models],
-            contributors=_contributors(session),
+            contributors=_contributors(session, pieces=true()),
         )
 
 
@@ -69,7 +73,11 @@ def beside_quotas(ctx: Context, session: Session, contributor_id: int, name: str
 
 def of_contributor(session: Session, contributor_id: int, name: str) -> ContributorUsage:
     """Return what one contributor has stored and on the way, over all models."""
-    found = _contributors(session, ContributionRow.contributor_id == contributor_id)
+    found = _contributors(
+        session,
+        ContributionRow.contributor_id == contributor_id,
+        staged=HubUploadRow.contributor_id == contributor_id,
+    )
     return found[0] if found else ContributorUsage(contributor=name)
 
 
@@ -95,7 +103,12 @@ def declared_since(
 def _of_model(session: Session, model: ModelRow) -> ModelUsage:
     of_model = ContributionRow.model_id == model.id
     bases, damaged = references.base_objects(session, BaseRow.model_id == model.id)
-    contributors = _contributors(session, of_model)
+    contributors = _contributors(
+        session,
+        of_model,
+        staged=HubUploadRow.model_id == model.id,
+        pieces=HubXorbRow.model_id == model.id,
+    )
     count = select(func.count()).select_from(BaseRow).where(BaseRow.model_id == model.id)
     return ModelUsage(
         model=model.name,
@@ -115,7 +128,9 @@ def _total_bytes(session: Session) -> int:
     unfinished = references.stored_files(select(func.sum(ContributionFileRow.size))).where(
         _UNFINISHED
     )
-    return sum(objects.values()) + _whole(session.scalar(unfinished))
+    waiting = (func.sum(HubUploadRow.size), func.sum(HubXorbRow.size))
+    staged = sum(_whole(session.scalar(select(size))) for size in waiting)
+    return sum(objects.values()) + _whole(session.scalar(unfinished)) + staged
 
 
 def _kept(session: Session, *where: ColumnElement[bool]) -> dict[str, int]:
@@ -126,8 +141,22 @@ def _kept(session: Session, *where: ColumnElement[bool]) -> dict[str, int]:
     return {digest: size for digest, size in session.execute(query.distinct())}
 
 
-def _contributors(session: Session, *where: ColumnElement[bool]) -> list[ContributorUsage]:
-    """Return each contributor's part, the largest first."""
+def _contributors(
+    session: Session,
+    *where: ColumnElement[bool],
+    staged: ColumnElement[bool] | None = None,
+    pieces: ColumnElement[bool] | None = None,
+) -> list[ContributorUsage]:
+    """
+    Return each contributor's part, the largest first.
+
+    Args:
+        session: the transaction.
+        *where: limits the contributions.
+        staged: limits what is not declared.
+        pieces: limits the xorbs, of which such files are made; null: they are not counted, as for
+            quotas, by which nobody has to have room for both.
+    """
     needed = references.needed_files(session)
     # A file that one contributor sent several times is one object.
     files = (
@@ -152,6 +181,9 @@ def _contributors(session: Session, *where: ColumnElement[bool]) -> list[Contrib
     unfinished_bytes = {key: _whole(size) for key, size in session.execute(arriving)}
     contributions = _counts(session, needed, ~_UNFINISHED, *where)
     uploads = _counts(session, _UNFINISHED, *where)
+    for key, count, size in [*_staged(session, staged), *_pieces(session, pieces)]:
+        uploads[key] = uploads.get(key, 0) + count
+        unfinished_bytes[key] = unfinished_bytes.get(key, 0) + size
     found = [
         ContributorUsage(
             contributor=name,
@@ -165,6 +197,25 @@ def _contributors(session: Session, *where: ColumnElement[bool]) -> list[Contrib
     return sorted(
         found, key=lambda item: (-item.kept_bytes - item.unfinished_bytes, item.contributor)
     )
+
+
+def _staged(session: Session, where: ColumnElement[bool] | None) -> list[tuple[int, int, int]]:
+    """Return contributor, number and bytes of what the hub door holds and nothing declares yet."""
+    counted = func.sum(case((HubUploadRow.size > COUNTED_BYTES, 1), else_=0))
+    query = select(HubUploadRow.contributor_id, counted, func.sum(HubUploadRow.size))
+    if where is not None:
+        query = query.where(where)
+    rows = session.execute(query.group_by(HubUploadRow.contributor_id))
+    return [(key, _whole(count), _whole(size)) for key, count, size in rows]
+
+
+def _pieces(session: Session, where: ColumnElement[bool] | None) -> list[tuple[int, int, int]]:
+    """Return contributor and bytes of xorbs, which are no uploads of their own."""
+    if where is None:
+        return []
+    query = select(HubXorbRow.contributor_id, func.sum(HubXorbRow.size)).where(where)
+    rows = session.execute(query.group_by(HubXorbRow.contributor_id))
+    return [(key, 0, _whole(size)) for key, size in rows]
 
 
 def _counts(session: Session, *where: ColumnElement[bool]) -> dict[int, int]:

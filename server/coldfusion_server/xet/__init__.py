@@ -1,0 +1,1 @@
+"""The formats in which hf_xet sends files: pieces in xorbs, and shards that say how they join."""
