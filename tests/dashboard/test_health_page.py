@@ -41,8 +41,7 @@ def test_the_page_shows_queues_workers_and_storage(maintainer: TestClient) -> No
     assert "screening given back contribution" in page
     assert MODEL in page and PRIVATE in page
     assert "Revision 0" in page and "Free" in page
-    # What does not exist yet is not spoken of.
-    assert "ebhook" not in page
+    assert "Sending to webhooks 0" in page
 
 
 @pytest.mark.parametrize(

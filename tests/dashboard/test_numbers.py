@@ -21,6 +21,7 @@ from coldfusion_shared.rounds.closing import Waiting, missing
 from coldfusion_shared.schemas.contributions import Contribution
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.rounds import Round
+from coldfusion_shared.webhooks import DeliveryState
 from tests.dashboard.measured import HOSTILE_NAMES
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -205,7 +206,7 @@ def test_percent_is_full_only_at_the_end() -> None:
 
 
 def test_every_state_has_a_tone_and_words() -> None:
-    assert set(words.TONES) == {*ContributionState, *RoundState, *ReplayState}
+    assert set(words.TONES) == {*ContributionState, *RoundState, *ReplayState, *DeliveryState}
     assert set(words.CONTRIBUTION_TEXTS) == set(ContributionState)
     assert set(words.ROUND_TEXTS) == set(RoundState)
 

@@ -236,6 +236,28 @@ def test_what_is_in_bases_is_counted(repo: Repository, run: Run) -> None:  # noq
 
 
 @only_sqlite
+def test_webhooks_that_go_on_sending_are_told(repo: Repository, run: Run) -> None:  # noqa: F811
+    repo.model("demo/private", public=False)
+    admin = repo.client(repo.token("ada", "admin"))
+    mal = repo.client(repo.token("mal", "maintainer"))
+    url = "https://ci.example.org/x?token=t0psecret"
+    made = [
+        mal.post("/v1/webhooks", json={"model": model, "url": url}).json()["webhook"]["id"]
+        for model in ("demo/private", MODEL, MODEL)
+    ]
+    others = admin.post("/v1/webhooks", json={"url": url}).json()["webhook"]["id"]
+    mal.patch(f"/v1/webhooks/{made[2]}", json={"active": False})
+    assert {(one.id, one.model) for one in block(repo).webhooks} == {
+        (made[0], "demo/private"), (made[1], MODEL),
+    }  # fmt: skip
+    said = run("contributor", "block", "mal", "--reason", "x").out
+    assert "webhook delete WEBHOOK" in said and "https://ci.example.org" in said
+    assert "t0psecret" not in said and others not in said and made[2] not in said
+    repo.token("ann")
+    assert "webhook" not in run("contributor", "block", "ann", "--reason", "x").out.lower()
+
+
+@only_sqlite
 def test_time_alone_unblocks_nobody(repo: Repository) -> None:
     token = repo.token("mal")
     block(repo)

@@ -19,19 +19,23 @@ from coldfusion_server.cli.operator import OPERATOR
 from coldfusion_server.events import broker as broker_module
 from coldfusion_server.events import outbox
 from coldfusion_server.events.broker import Broker
-from coldfusion_server.services import evaluation_tries, evaluations, leases
+from coldfusion_server.services import evaluation_tries, evaluations, forgetting, leases
 from coldfusion_server.services.base_distances import measure_next
 from coldfusion_server.services.blocking import block
 from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.evaluation_tries import Measurement, Subject
+from coldfusion_server.services.fan_out import fan_out
+from coldfusion_server.services.garbage import collect
 from coldfusion_server.services.tokens import authenticate, revoke_token
 from coldfusion_shared.schemas.contributors import Block
 from coldfusion_shared.schemas.evaluations import EvaluationReport
 from tests.server.asgi import request
-from tests.server.backends import both_databases
+from tests.server.backends import both_databases, only_sqlite
+from tests.server.hooks import deliveries, make
 from tests.server.lines import Line, replay
 from tests.server.lines import shown as shown_replay
 from tests.server.repository import MODEL, Repository, body_file
+from tests.server.test_metrics import counted
 
 pytestmark = both_databases
 
@@ -386,13 +390,33 @@ def test_a_list_reads_no_event_by_itself(repo: Repository, monkeypatch: pytest.M
     asked: list[int] = []
     real = outbox.after
 
-    def counted(session: Any, last: int, limit: int, model: str | None = None) -> Any:
+    def after(session: Any, last: int, *rest: Any) -> Any:
         asked.append(last)
-        return real(session, last, limit, model)
+        return real(session, last, *rest)
 
-    monkeypatch.setattr(outbox, "after", counted)
+    monkeypatch.setattr(outbox, "after", after)
     assert listed(repo, f"after={seen}&limit=1") == []
     assert len(asked) == 1
+
+
+def test_a_list_costs_no_more_for_all_that_happens_to_private_models(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold the server up; and how long it takes would tell what there is."""
+    monkeypatch.setattr(events_api, "BATCH", 5)
+    repo.model(PRIVATE, public=False)
+    limited = repo.token("l", "reader", [MODEL])
+    cost: dict[str, list[int]] = {}
+    for count in (0, 100):
+        add(repo, count, PRIVATE)
+        for query in ("limit=500", f"model={PRIVATE}", "model=demo/nowhere"):
+            for token in (None, limited):
+                with counted(repo) as statements:
+                    assert all(one["model"] != PRIVATE for one in listed(repo, query, token))
+                cost.setdefault(f"{query} {token is None}", []).append(len(statements))
+    assert all(before == after for before, after in cost.values()), cost
+    for visitor in (True, False):
+        assert cost[f"model={PRIVATE} {visitor}"] == cost[f"model=demo/nowhere {visitor}"]
 
 
 def test_a_watcher_that_falls_far_behind_is_cut_off_and_no_other(
@@ -445,7 +469,8 @@ def test_silence_is_broken(repo: Repository, monkeypatch: pytest.MonkeyPatch) ->
             await lines.aclose()  # type: ignore[attr-defined]
             return [first, second]
 
-    assert asyncio.run(watch()) == [": connected\n\n", ": still here\n\n"]
+    newest = repo.get("/v1/events")[-1]["id"]
+    assert asyncio.run(watch()) == [f": connected\nid: {newest}\n\n", ": still here\n\n"]
 
 
 @pytest.mark.parametrize(
@@ -475,3 +500,141 @@ def test_a_last_event_id_that_is_none_of_ours_begins_with_what_happens_now(
 def test_a_bad_token_gets_no_stream(repo: Repository) -> None:
     headers = [(b"authorization", b"Bearer nonsense")]
     assert request(repo.app, "GET", "/v1/events/stream", headers).status == 401
+
+
+# What is not there any more.
+
+
+def old(repo: Repository, days: float, count: int = 5) -> list[int]:
+    """Let things happen, and then so much time pass; return the ids."""
+    add(repo, count)
+    ids = [event["id"] for event in listed(repo, "limit=500")][-count:]
+    repo.clock.advance(days=days)
+    return ids
+
+
+def forget(repo: Repository) -> int:
+    return forgetting.remove_events(repo.ctx)
+
+
+def test_events_are_kept_for_their_time_and_the_newest_for_ever(repo: Repository) -> None:
+    first = old(repo, days=300)
+    second = old(repo, days=101)
+    before = [event["id"] for event in listed(repo, "limit=500")]
+    assert forgetting.count_events(repo.ctx) == len(before) - 5
+    assert forget(repo) == len(before) - 5
+    assert [event["id"] for event in listed(repo)] == second
+    assert first[0] not in second
+    repo.clock.advance(days=1000)
+    assert forget(repo) == 4
+    assert [event["id"] for event in listed(repo)] == second[-1:]
+    assert forget(repo) == 0
+    # No id is given out twice.
+    add(repo, 1)
+    assert [event["id"] for event in listed(repo)] == [second[-1], second[-1] + 1]
+
+
+def test_what_an_active_webhook_has_not_taken_up_is_kept(repo: Repository) -> None:
+    hooks = [make(repo, "https://ci.example.org/") for _ in range(2)]
+    ids = old(repo, days=1000)
+    forget(repo)
+    assert [event["id"] for event in listed(repo)] == ids
+    assert fan_out(repo.ctx)
+    forget(repo)
+    assert [event["id"] for event in listed(repo)] == ids[-1:]
+    for hook in hooks:
+        assert len(deliveries(repo, hook["id"])) == 5
+    more = old(repo, days=1000)
+    client = repo.client(repo.token("mia", "maintainer"))
+    for hook in hooks:
+        client.patch(f"/v1/webhooks/{hook['id']}", json={"active": False})
+    forget(repo)
+    assert [event["id"] for event in listed(repo)] == more[-1:]
+
+
+def test_old_deliveries_go(repo: Repository) -> None:
+    hook = make(repo, "https://ci.example.org/")
+    add(repo, 3)
+    fan_out(repo.ctx)
+    repo.clock.advance(days=29)
+    add(repo, 1)
+    fan_out(repo.ctx)
+    repo.clock.advance(days=2)
+    assert forgetting.count_deliveries(repo.ctx) == 3
+    assert forgetting.remove_deliveries(repo.ctx) == 3
+    assert len(deliveries(repo, hook["id"])) == 1
+
+
+def test_a_collection_forgets_too_and_says_so(repo: Repository) -> None:
+    ids = old(repo, days=1000)
+    seen = collect(repo.ctx, "test", dry_run=True)
+    assert (seen.events, len(listed(repo, "limit=500"))) == (len(ids) + 2, len(ids) + 3)
+    assert collect(repo.ctx, "test").events == len(ids) + 2
+    assert [event["id"] for event in listed(repo)] == ids[-1:]
+
+
+@only_sqlite
+def test_a_list_from_what_is_gone_or_has_never_been_is_refused(repo: Repository) -> None:
+    ids = old(repo, days=401)
+    last = old(repo, days=0)
+    forget(repo)
+    for after in (1, ids[0], ids[-2], last[-1] + 1, 2**62):
+        answer = repo.client().get(f"/v1/events?after={after}")
+        assert (answer.status_code, answer.json()["code"]) == (410, "events_gone")
+        assert str(last[-1]) in answer.json()["hint"]
+    # Behind the last one that is gone, nothing is missing.
+    assert [event["id"] for event in listed(repo, f"after={ids[-1]}")] == last
+    assert [event["id"] for event in listed(repo, "after=0")] == last
+    assert listed(repo, f"after={last[-1]}") == []
+
+
+@only_sqlite
+@pytest.mark.parametrize("why", ["gone", "ahead", "far"])
+def test_a_stream_from_what_is_gone_says_so_and_goes_on(
+    why: str, repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = old(repo, days=401)
+    last = old(repo, days=0)
+    after = {"gone": ids[0], "ahead": last[-1] + 1000, "far": ids[-1]}[why]
+    if why == "far":
+        monkeypatch.setattr(events_api, "MOST_MISSED", 4)
+    else:
+        forget(repo)
+    oldest = listed(repo)[0]["id"]
+
+    async def watch() -> list[dict[str, str]]:
+        async with running(repo) as broker:
+            found: list[dict[str, str]] = []
+            lines = _lines(repo.ctx, broker, Sights(), None, None, after)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                async for text in lines:
+                    if text.startswith(":"):
+                        continue
+                    found.append(dict(line.split(": ", 1) for line in text.strip().split("\n")))
+                    if len(found) == 1:
+                        await asyncio.to_thread(add, repo, 1, MODEL, "new.event")
+                    else:
+                        break
+            await lines.aclose()  # type: ignore[attr-defined]
+            return found
+
+    reset, new = asyncio.run(watch())
+    assert (reset["event"], int(reset["id"])) == ("events.reset", last[-1])
+    assert json.loads(reset["data"])["data"] == {
+        "after": after, "why": why, "oldest": oldest, "newest": last[-1],
+    }  # fmt: skip
+    assert (new["event"], int(new["id"])) == ("new.event", last[-1] + 1)
+
+
+@only_sqlite
+def test_a_stream_that_is_not_far_behind_is_sent_all_that_it_missed(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_api, "MOST_MISSED", 5)
+    ids = old(repo, days=0, count=6)
+
+    async def watch() -> list[dict[str, str]]:
+        async with running(repo) as broker:
+            return await gather(repo, broker, 5, after=ids[0])
+
+    assert [int(event["id"]) for event in asyncio.run(watch())] == ids[1:]

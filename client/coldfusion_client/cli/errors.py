@@ -44,6 +44,8 @@ EXIT_CODES = {
     "candidate_not_found": 5,
     "replay_not_found": 5,
     "invitation_not_found": 5,
+    "webhook_not_found": 5,
+    "events_gone": 5,
     "unauthenticated": 4,
     "token_expired": 4,
     "token_revoked": 4,

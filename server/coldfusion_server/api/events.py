@@ -16,9 +16,10 @@ from coldfusion_server.api.dependencies import Ctx, Events, Who
 from coldfusion_server.events import outbox
 from coldfusion_server.events.broker import Broker
 from coldfusion_server.services.context import Context
-from coldfusion_server.services.lookup import find_model
+from coldfusion_server.services.lookup import find_model, readable_names
 from coldfusion_server.services.tokens import Principal, may, principal_of
-from coldfusion_shared.errors import ColdFusionError, ModelNotFound
+from coldfusion_shared.errors import ColdFusionError, EventsGone, ModelNotFound
+from coldfusion_shared.event_types import RESET
 from coldfusion_shared.schemas.events import Event
 from coldfusion_shared.schemas.tokens import Role
 
@@ -32,6 +33,13 @@ _PUBLISHED = ("replay.published", "model.replayed")
 SIGHT_SECONDS = 5.0
 # So many events are read at a time, however few of them the caller may see.
 BATCH = 500
+
+# A watcher that has missed more is not sent it: to ask for the present state is quicker.
+MOST_MISSED = 10_000
+_GONE = {
+    "gone": "it is so long ago that what followed is not kept any more",
+    "ahead": "it has not happened, as far as this Repository knows; a backup was put back, perhaps",
+}
 
 ModelQuery = Annotated[str | None, Query(max_length=96, description="owner/name; null: all")]
 
@@ -108,12 +116,28 @@ def list_events(
     after: Annotated[int, Query(ge=0, le=2**62, description="id of the last one seen")] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> list[Event]:
-    """List what happened behind an event, oldest first."""
+    """
+    List what happened behind an event, oldest first; 0: from the first one on that is kept.
+
+    Of one that is not kept any more, or has never been, it is 410: what happened since then cannot
+    be told.
+    """
+    with ctx.database.read() as session:
+        span = outbox.span(session)
+    why = span.why_not_behind(after)
+    if why is not None:
+        raise EventsGone(
+            f"There is no going on from event {after}: {_GONE[why]}.",
+            hint=f"Ask for the present state of what you watch, then go on from {span.newest}.",
+        )
     found: list[Event] = []
     readable: dict[str | None, bool] = {}
+    # Else how long it takes would tell that there is such a model, and what happens to it.
+    if model is not None and not _may_know(ctx, who, model, readable):
+        return found
     while len(found) < limit:
         with ctx.database.read() as session:
-            events = outbox.after(session, after, BATCH, model)
+            events = outbox.after(session, after, BATCH, model, readable_names(who))
         if not events:
             break
         # Goes on behind what the caller may not see: an empty list means that there is no more.
@@ -133,7 +157,12 @@ async def stream_events(
     model: ModelQuery = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Send events as they happen (server-sent events); Last-Event-ID resumes."""
+    """
+    Send events as they happen (server-sent events); Last-Event-ID resumes.
+
+    Where it cannot be gone on from there, the first event is `events.reset`: ask for the present
+    state anew; what happens from now on follows.
+    """
     given = last_event_id or ""
     after = int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
     return StreamingResponse(
@@ -155,8 +184,13 @@ async def _lines(
     if after is None:
         # Before the first bytes: what happens once a watcher knows that it is connected, it sees.
         after = await broker.newest()
-    # The first bytes at once: a watcher then knows that it is connected.
-    yield ": connected\n\n"
+    # The first bytes at once: a watcher then knows that it is connected. And from where on, as
+    # browsers understand an id without data: cut off before the first event, it misses none.
+    yield f": connected\nid: {after}\n\n"
+    reset = await anyio.to_thread.run_sync(_reset, ctx, after)
+    if reset is not None:
+        yield _told(reset)
+        after = reset.id
     async for event in broker.watch(lambda item: model in (None, item.model), after):
         try:
             seen = await sight.takes_in(event)
@@ -165,17 +199,43 @@ async def _lines(
         if event is None:
             yield ": still here\n\n"
         elif seen:
-            yield f"id: {event.id}\nevent: {event.type}\ndata: {event.json_text}\n\n"
+            yield _told(event)
+
+
+def _told(event: Event) -> str:
+    return f"id: {event.id}\nevent: {event.type}\ndata: {event.json_text}\n\n"
+
+
+def _reset(ctx: Context, after: int) -> Event | None:
+    """Return what a watcher is told that cannot be sent what it has missed; null: it can."""
+    with ctx.database.read() as session:
+        span = outbox.span(session)
+    why = span.why_not_behind(after)
+    if why is None and span.newest - after > MOST_MISSED:
+        why = "far"
+    if why is None:
+        return None
+    data = {"after": after, "why": why, "oldest": span.oldest, "newest": span.newest}
+    return Event(id=span.newest, type=RESET, model=None, at=ctx.now(), data=data)
 
 
 def _may_see(
     ctx: Context, who: Principal | None, event: Event, readable: dict[str | None, bool]
 ) -> bool:
-    """Return whether the caller may see the event; a replay's are for those who may see that."""
+    """Return whether the caller may see the event; some are for evaluators, or maintainers."""
     of_replay = "replay" in event.data and event.type not in _PUBLISHED
     if of_replay and (who is None or not may(who, Role.EVALUATOR)):
         return False
+    if event.type.startswith("webhook.") and not _maintains(who, event.model):
+        return False
     return _may_know(ctx, who, event.model, readable)
+
+
+def _maintains(who: Principal | None, model: str | None) -> bool:
+    """Return whether the caller looks after the webhooks of the model; null: of no model's."""
+    if who is None:
+        return False
+    return may(who, Role.ADMIN) if model is None else may(who, Role.MAINTAINER, model)
 
 
 def _may_know(

@@ -5,7 +5,7 @@ What maintainers and contributors watch: server-rendered pages over the API's ow
     views.py        the pages, and the parts of them that are fetched again when something happens
     loading.py      what each page or part shows, read through the services
     shared_parts.py parts that many visitors fetch at once are rendered once
-    lineage.py, health.py  their pages; the others are in views.py
+    lineage.py, health.py, webhooks.py  their pages; the others are in views.py
     figures/        what pages draw, as JSON, CSV and SVG
     graph.py        where the lineage's bases, contributions and contributors stand; pure
     decisions/      what maintainers decide by forms: shown, asked once, done by the services

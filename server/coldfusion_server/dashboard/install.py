@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from coldfusion_server.dashboard import health, lineage, login, sign_in, views
+from coldfusion_server.dashboard import health, lineage, login, sign_in, views, webhooks
 from coldfusion_server.dashboard.decisions import views as decisions
 from coldfusion_server.dashboard.error_pages import add_error_pages
 from coldfusion_server.dashboard.rendering import STATIC, asset
@@ -34,6 +34,7 @@ def _pages() -> list[BaseRoute]:
     router.include_router(views.router)
     router.include_router(lineage.router)
     router.include_router(health.router)
+    router.include_router(webhooks.router)
     router.include_router(login.router)
     router.include_router(decisions.router)
     router.include_router(sign_in.router)

@@ -16,9 +16,7 @@ from coldfusion_server.dashboard import beside, charts, formats, said, telling, 
 from coldfusion_server.dashboard.decisions.catalogue import offers
 from coldfusion_server.services.tokens import may
 from coldfusion_shared import __version__
-from coldfusion_shared.contributions import ContributionState
-from coldfusion_shared.replays import ReplayState
-from coldfusion_shared.rounds import RoundState
+from coldfusion_shared.event_types import EVENT_TYPES, RESET
 from coldfusion_shared.schemas.tokens import Role
 from coldfusion_shared.weights.layout import is_weights
 
@@ -51,24 +49,7 @@ FILTERS = (
 )
 
 # What the stream tells of; an EventSource hears only the names that it asks for.
-EVENTS = (
-    "model.created",
-    "model.policy",
-    "model.rolled_back",
-    "model.replayed",
-    "base.published",
-    "base.measured",
-    "evaluation.posted",
-    "evaluation.failed",
-    "evaluation.requested",
-    "suite.registered",
-    "round.opened",
-    "round.scheduled",
-    *(f"round.{state}" for state in RoundState),
-    *(f"contribution.{state}" for state in ContributionState),
-    *(f"replay.{state}" for state in ReplayState),
-    *(f"contribution.{what}" for what in ("kept", "carried", "measured", "rebased", "erased")),
-)
+EVENTS = (*EVENT_TYPES, RESET)
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -25,6 +25,7 @@ from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.rounds import Round
 from coldfusion_shared.schemas.usage import OwnUsage
 from coldfusion_shared.schemas.waiting import Waiting, WaitingItem, WaitingKind
+from coldfusion_shared.webhooks import DeliveryState
 
 _C, _R, _P = ContributionState, RoundState, ReplayState
 
@@ -51,6 +52,10 @@ TONES: dict[str, str] = {
     _P.RUNNING: "wait",
     _P.READY: "live",
     _P.DISCARDED: "still",
+    DeliveryState.WAITING: "wait",
+    DeliveryState.FAILED: "bad",
+    DeliveryState.DELIVERED: "good",
+    DeliveryState.GIVEN_UP: "bad",
 }
 
 # Of what a screening check found.
@@ -151,6 +156,7 @@ WAITING: dict[WaitingKind, tuple[str, str]] = {
     "replay": ("wait", "replay to review"),
     "replay_failed": ("bad", "replay failed"),
     "evaluation": ("bad", "evaluation given up"),
+    "webhook": ("bad", "webhook paused"),
 }
 # What waits for work, on the page of the Repository's health.
 QUEUES: dict[str, str] = {
@@ -159,6 +165,7 @@ QUEUES: dict[str, str] = {
     "fusing": "Fusing",
     "gates": "Evaluations for a gate",
     "replays": "Replays",
+    "webhooks": "Sending to webhooks",
 }
 # So many stand in the list at once: below it are the models.
 WAITING_SHOWN = 4
@@ -335,5 +342,6 @@ def subject(item: WaitingItem) -> str:
         "replay": "replay ",
         "replay_failed": "replay ",
         "evaluation": "",
+        "webhook": "webhook ",
     }
     return f"{nouns.get(item.kind, 'round ')}{item.subject}"

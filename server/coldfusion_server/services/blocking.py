@@ -4,7 +4,8 @@ Keeping somebody out, and letting them in again.
 That a contributor is blocked is written down once, in their own row, and all ways in look there:
 tokens, sessions, sign-ins and invitations. None of those is changed, so that whoever is unblocked
 has what they had before, as far as it has not ended by itself. What they have contributed stays;
-what may still be fused is told, so that somebody can decide on it.
+what may still be fused is told, so that somebody can decide on it. So are the webhooks that they
+have made: those belong to their models, and go on sending.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from coldfusion_server.db.tables import (
     ModelRow,
     RoundRow,
     TokenRow,
+    WebhookRow,
 )
 from coldfusion_server.events import audit
 from coldfusion_server.services.context import Context
@@ -45,6 +47,15 @@ class Waiting:
     model: str
     round: int
     state: ContributionState
+
+
+@dataclass(frozen=True)
+class Made:
+    """A webhook that is active: its id, its model (null: all public ones), and to which server."""
+
+    id: str
+    model: str | None
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class Blocked:
         tokens: how many tokens and sessions it keeps out, or lets in again.
         waiting: what of theirs may still be fused, oldest first.
         published: how many of their contributions are in bases.
+        webhooks: those that they have made and that are sent events, oldest first.
     """
 
     person: Person
@@ -83,6 +95,7 @@ class Blocked:
     tokens: int
     waiting: list[Waiting]
     published: int
+    webhooks: list[Made]
 
 
 def block(ctx: Context, name: str, wanted: Block, principal: Principal | None) -> Blocked:
@@ -155,6 +168,7 @@ def _told(session: Session, row: ContributorRow, now: datetime, *, changed: bool
         _tokens(session, row, now),
         _waiting(session, row),
         _fused(session, row),
+        _webhooks(session, row),
     )
 
 
@@ -188,3 +202,13 @@ def _fused(session: Session, row: ContributorRow) -> int:
         ContributionRow.contributor_id == row.id, ContributionRow.result_number.is_not(None)
     )
     return session.scalar(query) or 0
+
+
+def _webhooks(session: Session, row: ContributorRow) -> list[Made]:
+    query = (
+        select(WebhookRow.id, ModelRow.name, WebhookRow.origin)
+        .outerjoin(WebhookRow.model)
+        .where(WebhookRow.contributor_id == row.id, WebhookRow.active)
+        .order_by(WebhookRow.created_at, WebhookRow.id)
+    )
+    return [Made(*found) for found in session.execute(query)]

@@ -24,10 +24,10 @@ WorkKind = Literal[
 class Queue(Response):
     """What waits for one kind of work."""
 
-    kind: Literal["uploading", "screening", "fusing", "gates", "replays"] = Field(
+    kind: Literal["uploading", "screening", "fusing", "gates", "replays", "webhooks"] = Field(
         description="uploading: bytes on their way; screening: uploads that are here; fusing: "
         "closed rounds; gates: candidates that wait for evaluations; replays: history to be fused "
-        "again"
+        "again; webhooks: events to be sent to active webhooks"
     )
     waiting: int = Field(description="how many, those in work among them")
     in_work: int = Field(description="how many of them somebody works on now, as far as known")

@@ -20,6 +20,7 @@ WaitingKind = Literal[
     "replay",
     "replay_failed",
     "evaluation",
+    "webhook",
 ]
 
 
@@ -32,10 +33,13 @@ class WaitingItem(Response):
         "closed round that nothing works on; lacking: a round that is due and has too "
         "little; by_hand: a round that only a maintainer closes, and that has enough; replay: "
         "bases for review; replay_failed: a replay that is tried again; evaluation: what the "
-        "Repository's own evaluator has given up"
+        "Repository's own evaluator has given up; webhook: one that failed for days and is sent "
+        "nothing any more"
     )
     model: ModelName
-    subject: str = Field(description="a contribution's or replay's id, a round's number, a version")
+    subject: str = Field(
+        description="a contribution's, replay's or webhook's id, a round's number, a version"
+    )
     address: str = Field(description="path of the page that shows it")
     sentence: str
     since: datetime

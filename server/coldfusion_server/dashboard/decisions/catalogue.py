@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, Field
 
@@ -32,6 +33,7 @@ from coldfusion_shared.schemas.models import Policy, RollbackRequest
 from coldfusion_shared.schemas.replays import ReplayRequest
 from coldfusion_shared.schemas.rounds import AgainRequest, CancelRequest, CloseRequest
 from coldfusion_shared.schemas.tokens import Role
+from coldfusion_shared.webhooks import PENDING
 
 _C, _R = ContributionState, RoundState
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -167,6 +169,26 @@ DECISIONS: tuple[Decision, ...] = (
         "discard", "replay", "Discard {}", "Discard", Nothing,
         lambda item: item.state in OPEN, previews.discard, outcomes.discard, grave=True,
     ),
+    Decision(
+        "ping", "webhook", "Try out {}", "Send a ping", Nothing,
+        lambda item: True, previews.ping, outcomes.ping,
+    ),
+    Decision(
+        "pause", "webhook", "Pause {}", "Pause", Nothing,
+        lambda item: item.active, previews.pause, outcomes.pause,
+    ),
+    Decision(
+        "resume", "webhook", "Let {} go on", "Let it go on", Nothing,
+        lambda item: not item.active, previews.resume, outcomes.resume,
+    ),
+    Decision(
+        "delete", "webhook", "Delete {}", "Delete", Nothing,
+        lambda item: True, previews.delete, outcomes.delete, grave=True,
+    ),
+    Decision(
+        "redeliver", "delivery", "Send {} again", "Send again", Nothing,
+        lambda item: item.state not in PENDING, previews.redeliver, outcomes.redeliver,
+    ),
 )  # fmt: skip
 
 BY_NAME = {(decision.kind, decision.name): decision for decision in DECISIONS}
@@ -184,7 +206,7 @@ def offers(
         only: the names of the decisions that are asked for; null: all.
     """
     about = subject(item)
-    if principal is None or not may(principal, Role.MAINTAINER, about.model):
+    if principal is None or not may(principal, Role.MAINTAINER, about.model or None):
         return []
     found = [
         Offer(f"{about.forms}/{one.name}", one.button, one.grave)
@@ -197,7 +219,8 @@ def offers(
 def _beside(about: Subject) -> list[Offer]:
     """Return links from one thing to forms about another one."""
     if about.kind == "model":
-        return [Offer(f"{about.forms}/replays", "Replays")]
+        hooks = f"/webhooks?{urlencode({'model': about.model})}"
+        return [Offer(f"{about.forms}/replays", "Replays"), Offer(hooks, "Webhooks")]
     if isinstance(about.item, Contribution) and about.item.result is not None:
         address = f"/decide/models/{about.model}/replay?without={about.item.id}"
         return [Offer(address, "Replay without it")]

@@ -12,11 +12,13 @@ from coldfusion_server.services import (
     cancelling,
     closing,
     decisions,
+    deliveries,
     measuring_again,
     models,
     replay_publishing,
     replays,
     rollback,
+    webhooks,
     withdrawal,
 )
 from coldfusion_server.services.context import Context
@@ -28,6 +30,7 @@ from coldfusion_shared.schemas.evaluations import EvaluateRequest
 from coldfusion_shared.schemas.models import Policy, RollbackRequest
 from coldfusion_shared.schemas.replays import ReplayRequest
 from coldfusion_shared.schemas.rounds import AgainRequest, CancelRequest, CloseRequest, FusedAgain
+from coldfusion_shared.schemas.webhooks import Delivery, WebhookChange
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,37 @@ def discard(wish: Wish, wanted: Request) -> Outcome:
     """Give a replay up."""
     done = replays.discard(wish.ctx, wish.model, wish.id, wish.who)
     return Outcome(f"Replay {done.id} is given up.", _replays(wish))
+
+
+def ping(wish: Wish, wanted: Request) -> Outcome:
+    """Try a webhook out."""
+    done = deliveries.ping(wish.ctx, wish.id, wish.who)
+    return Outcome(f"{done.type} is being sent as {done.id}.", wish.subject.page)
+
+
+def pause(wish: Wish, wanted: Request) -> Outcome:
+    """Send a webhook nothing any more."""
+    webhooks.change_webhook(wish.ctx, wish.id, WebhookChange(active=False), wish.who)
+    return Outcome("It is paused.", wish.subject.page)
+
+
+def resume(wish: Wish, wanted: Request) -> Outcome:
+    """Let a webhook go on."""
+    webhooks.change_webhook(wish.ctx, wish.id, WebhookChange(active=True), wish.who)
+    return Outcome("It goes on, with what happens from now on.", wish.subject.page)
+
+
+def delete(wish: Wish, wanted: Request) -> Outcome:
+    """Delete a webhook."""
+    webhooks.delete_webhook(wish.ctx, wish.id, wish.who)
+    return Outcome(f"The webhook {wish.id} is deleted.", "/webhooks")
+
+
+def redeliver(wish: Wish, wanted: Request) -> Outcome:
+    """Send an event once more."""
+    assert isinstance(wish.subject.item, Delivery), "the catalogue says so"
+    done = deliveries.redeliver(wish.ctx, wish.subject.item.webhook, wish.id, wish.who)
+    return Outcome(f"{done.type} is being sent once more, as {done.id}.", wish.subject.page)
 
 
 def _of_again(done: FusedAgain) -> str:

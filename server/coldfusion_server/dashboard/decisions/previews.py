@@ -10,6 +10,7 @@ from coldfusion_shared.schemas.contributions import Contribution, Decision, With
 from coldfusion_shared.schemas.models import Model, RollbackRequest
 from coldfusion_shared.schemas.replays import Replay, ReplayRequest
 from coldfusion_shared.schemas.rounds import AgainRequest, CloseRequest, Round
+from coldfusion_shared.schemas.webhooks import Delivery, Webhook
 
 READ = "Its contributor reads the reason."
 NAMED = 5
@@ -143,3 +144,40 @@ def discard(item: Replay, wanted: Request) -> list[str]:
 def _named(ids: list[str]) -> str:
     shown = ", ".join(one[:40] for one in ids[:NAMED])
     return shown if len(ids) <= NAMED else f"{shown} and {len(ids) - NAMED} more"
+
+
+def ping(item: Webhook, wanted: Request) -> list[str]:
+    """Tell of a ping."""
+    return ["It is sent webhook.ping, once. What the receiver answers is shown on its page."]
+
+
+def pause(item: Webhook, wanted: Request) -> list[str]:
+    """Tell of a webhook that is to be left alone."""
+    said = ["It is sent nothing until somebody lets it go on."]
+    if item.waiting:
+        said.append(f"{formats.count(item.waiting, 'event')} that it waits for will wait.")
+    return [*said, "What happens meanwhile is not sent later."]
+
+
+def resume(item: Webhook, wanted: Request) -> list[str]:
+    """Tell of a webhook that is to go on."""
+    said = ["It is sent what happens from now on."]
+    if item.waiting:
+        said.append(f"{formats.count(item.waiting, 'event')} that waited for it is sent first.")
+    return [*said, "What has happened meanwhile is not sent."]
+
+
+def delete(item: Webhook, wanted: Request) -> list[str]:
+    """Tell of a webhook's end."""
+    said = ["It is sent nothing any more, and what was told of its deliveries is deleted."]
+    if item.waiting:
+        said.append(f"{formats.count(item.waiting, 'event')} that it waits for will not come.")
+    return said
+
+
+def redeliver(item: Delivery, wanted: Request) -> list[str]:
+    """Tell of an event that is sent once more."""
+    return [
+        "The receiver is sent it once more, with the same webhook-id: one that has kept the id "
+        "knows that it has had this before.",
+    ]

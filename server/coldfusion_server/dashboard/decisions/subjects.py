@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from coldfusion_server.services import bases, contributions, models, replays, rounds
+from coldfusion_server.services import (
+    bases,
+    contributions,
+    deliveries,
+    models,
+    replays,
+    rounds,
+    webhooks,
+)
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.tokens import Principal
 from coldfusion_shared.schemas.bases import Base
@@ -14,9 +22,10 @@ from coldfusion_shared.schemas.contributions import Contribution
 from coldfusion_shared.schemas.models import Model
 from coldfusion_shared.schemas.replays import Replay
 from coldfusion_shared.schemas.rounds import Round
+from coldfusion_shared.schemas.webhooks import Delivery, Webhook
 
-Kind = Literal["model", "round", "base", "replay", "contribution"]
-Item = Model | Round | Base | Replay | Contribution
+Kind = Literal["model", "round", "base", "replay", "contribution", "webhook", "delivery"]
+Item = Model | Round | Base | Replay | Contribution | Webhook | Delivery
 
 # Below which addresses what is decided on has its forms.
 ADDRESSES: dict[Kind, str] = {
@@ -25,6 +34,8 @@ ADDRESSES: dict[Kind, str] = {
     "base": "/decide/models/{owner}/{name}/bases/{version}",
     "model": "/decide/models/{owner}/{name}",
     "contribution": "/decide/contributions/{contribution}",
+    "delivery": "/decide/webhooks/{webhook}/deliveries/{delivery}",
+    "webhook": "/decide/webhooks/{webhook}",
 }
 
 
@@ -36,7 +47,7 @@ class Subject:
     Attributes:
         kind: which of them it is.
         item: as the API shows it.
-        model: the name of its model.
+        model: the name of its model; empty: it is of none.
         name: as a sentence calls it: ``round 3 of demo/tiny``.
         state: in which it is, in words.
         page: the address of its page.
@@ -57,10 +68,15 @@ def find(ctx: Context, who: Principal, kind: Kind, names: Mapping[str, str]) -> 
     Return what the parts of an address name.
 
     Raises:
-        ModelNotFound, RoundNotFound, BaseNotFound, ReplayNotFound, ContributionNotFound: there is
-            no such thing, or `who` may not know of it.
-        Forbidden: it is a replay, and `who` is no maintainer.
+        ModelNotFound, RoundNotFound, BaseNotFound, ReplayNotFound, ContributionNotFound,
+            WebhookNotFound: there is no such thing, or `who` may not know of it.
+        Forbidden: it is a replay, or a webhook, and `who` is no maintainer.
     """
+    if kind == "webhook":
+        return subject(webhooks.get_webhook(ctx, names["webhook"], who))
+    if kind == "delivery":
+        found = deliveries.get_delivery(ctx, names["webhook"], names["delivery"], who)
+        return subject(found)
     if kind == "contribution":
         return subject(contributions.get_contribution(ctx, names["contribution"], who))
     model = f"{names['owner']}/{names['name']}"
@@ -87,6 +103,8 @@ def subject(item: Item) -> Subject:
             f"/contributions/{item.id}",
             f"/decide/contributions/{item.id}",
         )
+    if isinstance(item, Webhook | Delivery):
+        return _of_webhook(item)
     if isinstance(item, Model):
         page = f"/models/{item.name}"
         return Subject(
@@ -104,3 +122,15 @@ def subject(item: Item) -> Subject:
     page, name = f"{page}/bases/{item.version}", f"{item.version} of {item.model}"
     state = "the current base" if item.current else "published"
     return Subject("base", item, item.model, name, state, page, f"/decide{page}")
+
+
+def _of_webhook(item: Webhook | Delivery) -> Subject:
+    if isinstance(item, Delivery):
+        page = f"/webhooks/{item.webhook}"
+        state = item.state.value.replace("_", " ")
+        forms = f"/decide{page}/deliveries/{item.id}"
+        name = f"{item.type} {item.id}"
+        return Subject("delivery", item, item.model or "", name, state, page, forms)
+    page, name = f"/webhooks/{item.id}", f"webhook {item.id}"
+    state = "active" if item.active else "paused"
+    return Subject("webhook", item, item.model or "", name, state, page, f"/decide{page}")

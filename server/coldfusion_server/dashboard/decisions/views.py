@@ -167,7 +167,7 @@ def _visit(
     if decision is None:
         raise HTTPException(404, "Not Found")
     subject = subjects.find(ctx, who, kind, request.path_params)
-    require(who, Role.MAINTAINER, subject.model)
+    require(who, Role.MAINTAINER, subject.model or None)
     return _Visit(request, decision, Wish(ctx, who, subject), session)
 
 

@@ -40,7 +40,11 @@
     waiting.clear();
   }
 
-  document.addEventListener("htmx:sseMessage", (event) => schedule(event.detail.type.split(".")[0]));
+  document.addEventListener("htmx:sseMessage", (event) => {
+    // What was missed cannot be told: everything may be another thing now.
+    const kind = event.detail.type.split(".")[0];
+    schedule(kind === "events" ? "any" : kind);
+  });
 
   document.addEventListener("htmx:sseOpen", (event) => {
     source = event.detail.source;
