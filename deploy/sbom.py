@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name
 PROJECT = "coldfusion"
 FILE = Path(__file__).parents[1] / "pyproject.toml"
 # The ones of pyproject.toml that are for those who run it.
-EXTRAS = frozenset({"client", "server", "train", "postgres", "s3", "oidc"})
+EXTRAS = frozenset({"client", "server", "train", "postgres", "s3", "oidc", "otel"})
 
 
 def shipped() -> dict[str, set[str]]:
