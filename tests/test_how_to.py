@@ -17,7 +17,7 @@ import yaml
 
 PAGES = Path(__file__).parents[1] / "docs" / "how-to"
 CLUSTERS = (PAGES / "clusters.md").read_text(encoding="utf-8")
-NAMES = ["clusters.md", "evaluate.md", "python.md", "shell.md"]
+NAMES = ["ci.md", "clusters.md", "evaluate.md", "python.md", "shell.md"]
 
 # Stands for the client: writes down what it is called with, and answers as the real one does.
 STUB = """#!/bin/sh
