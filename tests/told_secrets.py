@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-# A token, the code of an invitation, the signature of an upload's URL, or what a sign-in provider
-# has signed.
+# A token, the code of an invitation, the signature of an upload's URL, what a webhook signs with,
+# or what a sign-in provider has signed.
 SECRET = re.compile(
     r"cfi?_[0-9a-f]{16}_[A-Za-z0-9_-]{22,43}|signature=[0-9a-f]{64}"
+    r"|whsec_[A-Za-z0-9+/]{20,}"
     r"|\beyJ[A-Za-z0-9_-]{20,}\.eyJ",
     re.IGNORECASE,
 )

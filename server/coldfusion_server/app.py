@@ -22,6 +22,7 @@ from coldfusion_server.api import (
     fusion,
     health,
     invitations,
+    metrics,
     models,
     replays,
     rounds,
@@ -32,10 +33,12 @@ from coldfusion_server.api import (
     uploads,
     usage,
     waiting,
+    webhooks,
 )
 from coldfusion_server.api.errors import MEDIA_TYPE
 from coldfusion_server.api.gate import Gate
 from coldfusion_server.api.guessing import Guesses
+from coldfusion_server.api.http_metrics import HttpMetrics
 from coldfusion_server.api.rate_limits import RateLimits
 from coldfusion_server.api.refusals import Refusals
 from coldfusion_server.api.responses import add_handlers
@@ -43,6 +46,7 @@ from coldfusion_server.dashboard import cards
 from coldfusion_server.dashboard.figures import routes as figures
 from coldfusion_server.dashboard.install import add_dashboard
 from coldfusion_server.events.broker import Broker
+from coldfusion_server.hub.install import add_hub, admit
 from coldfusion_server.services.context import Context
 from coldfusion_shared import __version__
 from coldfusion_shared.errors import ColdFusionError
@@ -84,6 +88,8 @@ ROUTES = (
     audit,
     waiting,
     health,
+    metrics,
+    webhooks,
     events,
 )
 
@@ -128,11 +134,14 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     app.state.broker = broker
     app.state.sights = events.Sights()
+    app.state.http_metrics = HttpMetrics()
+    app.state.snapshots = metrics.Snapshots()
     refusals = Refusals(context, context.seconds)
     app.state.guesses = Guesses(context.settings.wrong_tokens, context.seconds, refusals.tell)
     app.router.routes.extend(_routes())
     add_handlers(app)
     add_dashboard(app)
+    add_hub(app)
     rates = RateLimits(context.settings, context.seconds)
     app.gate = partial(
         Gate,
@@ -140,6 +149,8 @@ def create_app(context: Context) -> FastAPI:
         rates=rates,
         guesses=app.state.guesses,
         refuse=app.exception_handlers[ColdFusionError],
+        admit=admit,
+        metrics=app.state.http_metrics,
     )
     return app
 

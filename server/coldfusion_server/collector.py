@@ -77,6 +77,8 @@ def _collect(ctx: Context, holder: str) -> bool:
         uploads=found.uploads,
         erased_contributions=found.erased,
         sign_ins=found.sign_ins,
+        events=found.events,
+        deliveries=found.deliveries,
         kept=found.kept.objects,
     )
     return True

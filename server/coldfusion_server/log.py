@@ -13,6 +13,7 @@ import sys
 
 import structlog
 
+from coldfusion_server import tracing
 from coldfusion_server.settings import Settings
 from coldfusion_shared.errors import ConfigurationError
 
@@ -43,6 +44,7 @@ def configure_logging(settings: Settings) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _in_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -70,6 +72,14 @@ def _escape(
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = _indented(value) if key == "exception" else escaped(value)
+    return event
+
+
+def _in_trace(
+    logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Add the ids of the trace that a line was written in."""
+    event.update(tracing.ids())
     return event
 
 

@@ -27,6 +27,7 @@ from coldfusion_server.services.identity import claim_store
 from coldfusion_server.services.tokens import create_first_token
 from coldfusion_server.settings import Settings
 from coldfusion_server.supervisor import END_SECONDS, end_with_parent, supervise
+from coldfusion_server.tracing import configure_tracing, end_tracing
 from coldfusion_server.worker import run_worker
 from coldfusion_shared.errors import ConfigurationError, PortInUse
 
@@ -74,6 +75,7 @@ class Repository:
             ConfigurationError, DataFolderTooNew, PortInUse: it cannot start; the message says why.
         """
         configure_logging(settings)
+        configure_tracing("coldfusion")
         self.context = open_context(settings)
         try:
             migrate(self.context.database)
@@ -117,6 +119,7 @@ class Repository:
                 thread.join(PATIENCE.get(thread.name, JOIN_SECONDS))
         self.socket.close()
         self.context.close()
+        end_tracing()
 
     def serve(self) -> None:
         """Serve until a signal says to stop."""
@@ -153,8 +156,10 @@ def run_alone(settings: Settings, work: Callable[[Context, Event], None]) -> Non
     Raises:
         ConfigurationError, DataFolderTooNew: it cannot start; the message says why.
     """
+    configure_tracing(f"coldfusion-{work.__name__.removeprefix('run_')}")
     with opened(settings) as context:
         is_idle = _run_until_signal(context, work)
+    end_tracing()
     if not is_idle:
         # Python's own end would tear torch's threads away from under the work, and abort.
         sys.stdout.flush()
@@ -213,7 +218,15 @@ def _run_until_signal(context: Context, work: Callable[[Context, Event], None]) 
 
 
 class _Server(uvicorn.Server):
-    """Ends the event streams first: uvicorn waits for open responses, and those never end."""
+    """
+    Ends the event streams first: uvicorn waits for open responses, and those never end.
+
+    The last spans are sent before its own end: then it dies of the signal that it was sent.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        end_tracing()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.broker.stop()  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from coldfusion_shared.errors import ConfigurationError
 
 FILE_NAME = "settings.toml"
 MIB = 2**20
+EVERYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 # What a provider may make of somebody: admins are made where the server runs, as everywhere.
 ProvidedRole = Literal["reader", "contributor", "evaluator", "maintainer"]
 
@@ -32,6 +34,20 @@ def _from_json(value: Any) -> Any:
         return json.loads(value)
     except ValueError:
         raise ValueError('it is no JSON object such as {"staff": "contributor"}') from None
+
+
+def _networks(value: Any) -> Any:
+    """Read networks with commas between; true: all there are, false: none."""
+    words = value if isinstance(value, list | tuple) else str(value).split(",")
+    found = [str(word).strip().lower() for word in words]
+    if found in (["true"], ["false"]):
+        return EVERYWHERE if found == ["true"] else ()
+    try:
+        return tuple(ip_network(word) for word in found)
+    except ValueError:
+        raise ValueError(
+            "it is neither true nor false, nor networks such as 10.0.0.0/8,192.168.1.5"
+        ) from None
 
 
 class Settings(BaseSettings):
@@ -229,6 +245,18 @@ class Settings(BaseSettings):
         description="hours for which an object that nothing needs is kept; more than a fuse or a "
         "new model takes to store what it makes",
     )
+    event_days: Annotated[float, Field(ge=1, le=36_500)] = Field(
+        default=400.0,
+        description="days for which events are kept; what an active webhook has not been sent yet "
+        "stays longer",
+    )
+    webhook_private: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = Field(
+        default=(),
+        description="private and loopback networks that webhooks may go to, and there without TLS, "
+        "with commas between, such as 10.0.0.0/8; true: all; not set: none",
+    )
     scheduler_seconds: Annotated[float, Field(gt=0)] = Field(
         default=0.5, description="pause between two looks at the open rounds"
     )
@@ -249,6 +277,11 @@ class Settings(BaseSettings):
     )
     fuse_threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="threads of a fuse; not set: one for each core"
+    )
+    metrics_public: bool = Field(
+        default=False,
+        description="whether everybody may read /metrics, what concerns private models and the "
+        "work of all apart; not set: maintainers of all models, and admins",
     )
     fault_point: str | None = Field(
         default=None,

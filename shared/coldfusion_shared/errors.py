@@ -6,7 +6,9 @@ Every error that we raise on purpose, as a tree:
   x InvalidTransition
   x NotFound
     · ModelNotFound, BaseNotFound, FileNotInBase, RoundNotFound, ContributionNotFound,
-      TokenNotFound, SuiteNotFound, CandidateNotFound, ReplayNotFound, InvitationNotFound
+      TokenNotFound, SuiteNotFound, CandidateNotFound, ReplayNotFound, InvitationNotFound,
+      WebhookNotFound
+  x EventsGone (what somebody wants to go on from)
   x Unauthenticated, TokenExpired, TokenRevoked, Forbidden, QuotaExceeded
   x InvitationRefused (a code that does not let its bearer in)
   x SignInRefused, ProviderUnavailable (signing in by a provider of identities)
@@ -168,6 +170,18 @@ class InvitationNotFound(NotFound):
     """There is no such invitation, or it is none of the caller's business."""
 
     code = "invitation_not_found"
+
+
+class WebhookNotFound(NotFound):
+    """There is no such webhook or delivery, or it is none of the caller's business."""
+
+    code = "webhook_not_found"
+
+
+class EventsGone(ColdFusionError):
+    """Events that were to be gone on from are not kept any more, or have never been."""
+
+    code = "events_gone"
 
 
 class Unauthenticated(ColdFusionError):

@@ -19,6 +19,9 @@ CLIENTS = ("httpx", "requests", "aiohttp", "urllib3", "urllib.request", "http.cl
 KNOWN = {
     ("services/probes.py", "http.client"): "asks whether this machine's own server lives",
     ("cli/pretrained.py", "huggingface_hub"): "brings what the operator names",
+    ("events/webhooks/posting.py", "httpx"): "posts where maintainers say, once it is checked",
+    ("events/webhooks/urls.py", "httpx"): "reads URLs",
+    ("services/webhooks.py", "httpx"): "reads URLs",
     ("oidc/fetching.py", "httpx"): "asks the provider whom the operator names, and follows nothing",
     ("storage/s3/bucket.py", "urllib3"): "names an error",
     ("storage/s3/connection.py", "urllib3"): "names an error",

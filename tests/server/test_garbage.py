@@ -424,9 +424,9 @@ def test_a_model_whose_files_were_taken_is_not_made(
 ) -> None:
     with_card = cards.with_card
 
-    def taking(ctx: Any, manifest: Manifest) -> Manifest:
+    def taking(ctx: Any, manifest: Manifest, kept: Any) -> Manifest:
         ctx.store.delete(manifest.files[-1].sha256)
-        return with_card(ctx, manifest)
+        return with_card(ctx, manifest, kept)
 
     monkeypatch.setattr(cards, "with_card", taking)
     with pytest.raises(StorageUnavailable, match="gone again"):

@@ -83,7 +83,7 @@ def test_a_repository_at_rest(repo: Repository) -> None:
     found = numbers(repo)
     assert found["version"] == __version__
     assert [one["kind"] for one in found["work"]["queues"]] == [
-        "uploading", "screening", "fusing", "gates", "replays",
+        "uploading", "screening", "fusing", "gates", "replays", "webhooks",
     ]  # fmt: skip
     assert all(one["waiting"] == 0 and one["oldest"] is None for one in found["work"]["queues"])
     assert found["work"]["leases"] == [] and found["work"]["failures"] == []

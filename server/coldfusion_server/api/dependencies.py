@@ -52,7 +52,7 @@ def _window(
     return Window(cursor, limit)
 
 
-def _base_url(request: Request) -> str:
+def base_url(request: Request) -> str:
     """Return the URL under which this client reaches the server, without a slash at the end."""
     configured = _context(request).settings.public_url
     return (configured or str(request.base_url)).rstrip("/")
@@ -65,4 +65,4 @@ Address = Annotated[str, Depends(_address)]
 Who = Annotated[Principal | None, Depends(_principal)]
 ModelPath = Annotated[str, Depends(_model_name)]
 WindowQuery = Annotated[Window, Depends(_window)]
-BaseUrl = Annotated[str, Depends(_base_url)]
+BaseUrl = Annotated[str, Depends(base_url)]

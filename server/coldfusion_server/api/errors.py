@@ -25,6 +25,8 @@ STATUS: Mapping[str, int] = {
     "candidate_not_found": 404,
     "replay_not_found": 404,
     "invitation_not_found": 404,
+    "webhook_not_found": 404,
+    "events_gone": 410,
     "unauthenticated": 401,
     "token_expired": 401,
     "token_revoked": 401,

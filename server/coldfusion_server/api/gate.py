@@ -21,9 +21,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coldfusion_server import tracing
 from coldfusion_server.api.addresses import address_of
+from coldfusion_server.api.admission import Admission, Admit
 from coldfusion_server.api.crowd import Crowd
 from coldfusion_server.api.guessing import Guesses
+from coldfusion_server.api.http_metrics import HttpMetrics, method_of, route_of
 from coldfusion_server.api.lengths import content_length
 from coldfusion_server.api.rate_limits import RateLimits
 from coldfusion_server.api.request_body import SAFE_METHODS, RequestBody
@@ -75,9 +78,24 @@ class Gate:
         rates: RateLimits,
         guesses: Guesses,
         refuse: Refuse,
+        admit: Admit,
+        metrics: HttpMetrics,
     ) -> None:
-        """Stand before `app`; `refuse` answers as it does: people get pages."""
+        """
+        Stand before an application.
+
+        Args:
+            app: what stands behind.
+            context: the services' surroundings.
+            rates: how often somebody may ask.
+            guesses: who has to wait for having tried wrong tokens.
+            refuse: answers as the application does: people get pages, hub clients what they know.
+            admit: says what is different with some requests.
+            metrics: counts what passes, and what does not.
+        """
         self.app = app
+        self.admit = admit
+        self.metrics = metrics
         self.refuse = refuse
         self.context = context
         self.rates = rates
@@ -90,6 +108,13 @@ class Gate:
             await self.app(scope, receive, send)
             return
         _drop_quoted_cookies(scope)
+        headers = Headers(scope=scope)
+        with self.metrics.in_flight(), tracing.request(scope["path"], headers) as served:
+            await self._serve(scope, receive, send, served)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, served: tracing.Served
+    ) -> None:
         request_id = _request_id(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
@@ -107,20 +132,29 @@ class Gate:
             log.error("fault", error=repr(error))
             raise
         finally:
+            # Who is cut off while he waits is told nothing, either.
+            answer.status = answer.status or HUNG_UP
             _log(scope, answer.status, time.perf_counter() - started)
+            began = None if answer.began is None else answer.began - started
+            self.metrics.count(scope, answer.status, began, body.arrived, answer.sent)
+            served.end(method_of(scope), route_of(scope), answer.status)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        admission = self.admit(scope) or Admission(streams=scope["path"].startswith(UPLOADS))
         with ExitStack() as stack:
             try:
                 self.rates.count(scope)
                 stack.enter_context(self.crowd.place(address_of(scope)))
-                principal = await anyio.to_thread.run_sync(self._principal, scope)
+                principal = None
+                if not admission.own_tokens:
+                    principal = await anyio.to_thread.run_sync(self._principal, scope)
                 self.rates.count_token(scope, principal)
                 scope["state"]["principal"] = principal
-                if scope["method"] not in SAFE_METHODS and not scope["path"].startswith(UPLOADS):
-                    receive = await self._small_body(scope, receive, principal)
+                if scope["method"] not in SAFE_METHODS and not admission.streams:
+                    receive = await self._small_body(scope, receive, principal, admission)
             except ColdFusionError as error:
                 structlog.contextvars.bind_contextvars(address=address_of(scope))
+                scope["state"]["refused"] = True
                 answer = self.refuse(Request(scope), error)
                 response = await answer if isawaitable(answer) else answer
                 await response(scope, receive, send)
@@ -144,18 +178,20 @@ class Gate:
             return None  # A session that has ended reads as a visitor, who may log in again.
 
     async def _small_body(
-        self, scope: Scope, receive: Receive, principal: Principal | None
+        self, scope: Scope, receive: Receive, principal: Principal | None, admission: Admission
     ) -> Receive:
         headers = Headers(scope=scope)
         form = _form_bytes(scope, headers)
-        if form is None and (principal is None or "authorization" not in headers):
+        known = principal is not None and "authorization" in headers
+        if form is None and not known and not admission.visitors:
             # A browser's cookie is no right to write: other sites could make it be sent.
             raise Unauthenticated(
                 "This needs a token.",
                 hint="Log in with: coldfusion-client login URL, or send Authorization: Bearer "
                 "TOKEN.",
             )
-        limit = self.context.settings.max_body_bytes if form is None else form
+        usual = admission.body_bytes or self.context.settings.max_body_bytes
+        limit = usual if form is None else form
         if (content_length(headers) or 0) > limit:
             raise _too_large(limit)
         content = bytearray()
@@ -171,23 +207,28 @@ class Gate:
 
 
 class _Answer:
-    """Adds headers to the answer and remembers its status for the log."""
+    """Adds headers to the answer, and remembers its status, its begin and its bytes."""
 
     def __init__(self, send: Send, request_id: str, body: RequestBody) -> None:
         self._send = send
         self._body = body
         self.request_id = request_id
         self.status = 0
+        self.began: float | None = None
+        self.sent = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.began = time.perf_counter()
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
             if self._body.is_endless:
                 headers["Connection"] = "close"
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
+        else:
+            self.sent += len(message.get("body", b""))
         await self._send(message)
 
 

@@ -29,3 +29,18 @@ def check_range(request: Request, size: int) -> None:
         ]
     elif int(match[1] or 0) >= size or match[3] and int(match[3]) == 0:
         raise HTTPException(416, headers={"Content-Range": f"bytes */{size}"})
+
+
+def range_of(request: Request, size: int) -> tuple[int, int] | None:
+    """
+    Return the first byte that is asked for and the one after the last; null: the whole file.
+
+    `check_range` has looked at it: what it takes for no range is none here.
+    """
+    match = _RANGE.fullmatch(request.headers.get("range", ""))
+    if match is None:
+        return None
+    if match[3]:
+        return max(0, size - int(match[3])), size
+    start, stop = int(match[1]), int(match[2]) + 1 if match[2] else size
+    return (start, min(size, stop)) if start < stop else None

@@ -57,6 +57,11 @@ class RequestBody:
         return message
 
     @property
+    def arrived(self) -> int:
+        """How many bytes of it were read."""
+        return self._arrived
+
+    @property
     def is_endless(self) -> bool:
         """
         Whether nobody should read on.

@@ -34,6 +34,7 @@ from coldfusion_server.cli import (
     up,
     usage,
     verify,
+    webhook,
     worker,
 )
 from coldfusion_shared import __version__
@@ -81,6 +82,7 @@ app.add_typer(contribution.app, name="contribution")
 app.add_typer(contributor.app, name="contributor")
 app.add_typer(token.app, name="token")
 app.add_typer(invite.app, name="invite")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.command("key")(key.key)

@@ -63,7 +63,8 @@ def block(
 
     Their tokens and browser sessions are refused at once, as are sign-ins and all invitations in
     their name or made by them; open event streams end within some seconds. What they have
-    contributed stays until somebody decides on it: what may still be fused is listed.
+    contributed stays until somebody decides on it: what may still be fused is listed. So are the
+    webhooks that they have made, which go on sending.
     """
     from coldfusion_server.cli.operator import OPERATOR
     from coldfusion_server.cli.requests import checked
@@ -171,4 +172,11 @@ def _of_work(done: Blocked) -> str:
             f"In published bases: {done.published}. Those stay; to fuse again without them: "
             "coldfusion-server model replay --help"
         )
+    if done.webhooks:
+        hooks = [(one.id, one.model or "all public ones", one.origin) for one in done.webhooks]
+        lines += [
+            f"Webhooks that they have made: {len(hooks)}. They go on, to wherever that is:",
+            table(("WEBHOOK", "MODEL", "SERVER"), hooks),
+            "To end one: coldfusion-server webhook delete WEBHOOK",
+        ]
     return "\n".join(lines)

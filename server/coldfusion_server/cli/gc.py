@@ -30,7 +30,7 @@ def gc(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Remove objects, unfinished uploads and past sign-ins that nothing needs any more.
+    """Remove objects, unfinished uploads, past sign-ins and old events that nothing needs any more.
 
     What a base or a round under way is made of stays, and contributions as long as their model's
     policy keeps them. Of the rest goes what was stored more than `gc_grace_hours` ago. It is safe
@@ -60,6 +60,8 @@ def _data(found: Collected) -> dict[str, Any]:
         "uploads": found.uploads,
         "erased_contributions": found.erased,
         "sign_ins": found.sign_ins,
+        "events": found.events,
+        "deliveries": found.deliveries,
         "damaged": found.damaged,
     }
 
@@ -74,8 +76,17 @@ def _text(found: Collected) -> str:
         (reason.value, heap.objects, size(heap.bytes)) for reason, heap in found.garbage.items()
     ]
     went = f"{said(found.total)} and {count(found.uploads, 'unfinished upload')}"
-    if found.sign_ins:
-        went += f", beside {count(found.sign_ins, 'past sign-in')}"
+    past = [
+        count(number, what)
+        for number, what in (
+            (found.sign_ins, "past sign-in"),
+            (found.events, "past event"),
+            (found.deliveries, "past webhook message"),
+        )
+        if number
+    ]
+    if past:
+        went += f", beside {', '.join(past)}"
     rest = f"{said(found.kept)} are needed, {said(found.young)} younger than the grace period."
     last = f"Removed {went}; {rest}"
     if found.dry_run:

@@ -37,7 +37,8 @@ def _download(source: str, temporary: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns = [*SIDE_FILES, INDEX_FILE, "*.safetensors"]
+    # Its card names the licence.
+    patterns = [*SIDE_FILES, INDEX_FILE, "*.safetensors", "README.md"]
     try:
         return Path(snapshot_download(source, local_dir=temporary, allow_patterns=patterns))
     except HFValidationError:

@@ -1,4 +1,4 @@
-"""`coldfusion-server scheduler`: a process that only closes rounds and clears up."""
+"""`coldfusion-server scheduler`: a process that closes rounds, clears up and tells webhooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def scheduler(
     log_level: LogLevel = None,
     log_json: LogJson = False,
 ) -> None:
-    """Close rounds and clear up, in this process alone, until SIGTERM or Ctrl-C.
+    """Close rounds, clear up and send events to webhooks, alone, until SIGTERM or Ctrl-C.
 
     One is enough; a second one does no harm, and stands in for the first.
     """

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect, select
 
+from coldfusion_server import tracing
 from coldfusion_server.db.database import Database
 from coldfusion_server.db.tables import BaseRow
 from coldfusion_server.oidc.options import options_of
 from coldfusion_server.settings import Settings
 from coldfusion_server.storage import ObjectStore
 from coldfusion_server.storage.local import LocalStore
+from coldfusion_server.storage.traced import traced
 from coldfusion_shared import __version__
 from coldfusion_shared.errors import BadKey, ConfigurationError, DatabaseUnavailable
 from coldfusion_shared.signing.keys import SigningKey
@@ -99,6 +101,8 @@ def open_context(settings: Settings) -> Context:
     try:
         signing_key = _signing_key(settings, folder / "signing-key.pem", database)
         store = open_store(settings)
+        if tracing.is_on():
+            store = traced(store)
         return Context(settings, database, store, secret, signing_key, provider)
     except BaseException:
         database.close()
@@ -230,7 +234,8 @@ def _read_key(file: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise ConfigurationError(
             f"{file} does not hold a signing key any more.",
-            hint="Remove it and a new one is made; browsers then have to log in again, and running "
+            hint="Put the copy back that you kept of it, or remove it and a new one is made; "
+            "browsers then have to log in again, webhooks have to be made anew, and running "
             "uploads ask for new URLs by themselves.",
         )
     return key

@@ -319,7 +319,7 @@ def describe(ctx: Context, given: Input, made: Fused) -> Manifest:
         without=list(given.without),
         software=SOFTWARE,
     )
-    return cards.with_card(ctx, manifest)
+    return cards.with_card(ctx, manifest, cards.handed_on(ctx, given.base.files))
 
 
 def _weighted(given: Input, plan: Plan) -> list[FusedContribution]:

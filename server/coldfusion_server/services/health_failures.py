@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import (
     ContributionRow,
+    DeliveryRow,
     EvaluationTryRow,
     EventRow,
     ModelRow,
     ReplayRow,
     RoundRow,
+    WebhookRow,
 )
 from coldfusion_server.services.evaluation_tries import DIED, MAX_TRIES
 from coldfusion_server.services.health_leases import round_of, subject_of
@@ -21,9 +23,12 @@ from coldfusion_server.services.replaying import UNDER_WAY as REPLAYED
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.rounds import UNDER_WAY, RoundState
 from coldfusion_shared.schemas.health import Failure
+from coldfusion_shared.webhooks import PENDING
 
 # So many of one kind, and so many of the newest events among which their times are looked for.
 MOST, REMEMBERED = 20, 20_000
+# Once or twice every receiver fails.
+FAILED_OFTEN = 3
 _TOLD = {"round.failed": "round", "replay.failed": "replay"}
 BROKE = "A fault of the Repository's own; its log tells more."
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -37,6 +42,7 @@ def failures(session: Session, now: datetime) -> list[Failure]:
         *_screenings(session),
         *_evaluations(session),
         *_replays(session, times),
+        *_webhooks(session),
     ]
     return sorted(found, key=lambda one: one.at or _BEGINNING, reverse=True)
 
@@ -149,3 +155,40 @@ def _replays(session: Session, times: dict[tuple[str, str | None, str], datetime
             )
         )
     return found
+
+
+def _webhooks(session: Session) -> list[Failure]:
+    """Return the webhooks that were given up, or fail one time after the other."""
+    query = (
+        select(WebhookRow)
+        .where(
+            or_(
+                WebhookRow.paused_at.is_not(None),
+                and_(WebhookRow.active, WebhookRow.failures >= FAILED_OFTEN),
+            )
+        )
+        .order_by(WebhookRow.failing_since.desc(), WebhookRow.id)
+        .limit(MOST)
+    )
+    return [_webhook(session, row) for row in session.scalars(query)]
+
+
+def _webhook(session: Session, row: WebhookRow) -> Failure:
+    of = DeliveryRow.webhook_id == row.id
+    last = session.execute(
+        select(DeliveryRow.error, DeliveryRow.tried_at)
+        .where(of, DeliveryRow.error.is_not(None))
+        .order_by(DeliveryRow.tried_at.desc())
+        .limit(1)
+    ).first()
+    again = select(func.min(DeliveryRow.next_try_at)).where(of, DeliveryRow.state.in_(PENDING))
+    error, tried_at = (None, None) if last is None else last
+    return Failure(
+        what=f"webhook {row.id} to {row.origin}",
+        model=None if row.model is None else row.model.name,
+        address=f"/webhooks/{row.id}",
+        reason=error or "no reason was kept",
+        tries=row.failures,
+        at=tried_at,
+        again_at=session.scalar(again) if row.active else None,
+    )

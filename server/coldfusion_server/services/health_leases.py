@@ -34,7 +34,7 @@ LATEST = 10
 LOOKED_AT = 500
 # A worker looks for work far more often.
 SLACK = timedelta(minutes=2)
-_KINDS: dict[str, WorkKind] = {
+KINDS: dict[str, WorkKind] = {
     "contribution": "screening",
     "round": "fusing",
     "replay": "replay",
@@ -44,7 +44,7 @@ _KINDS: dict[str, WorkKind] = {
     "garbage": "garbage",
 }
 # Whose work is what.
-_PARTS: dict[Literal["scheduler", "worker", "evaluator"], tuple[WorkKind, ...]] = {
+PARTS: dict[Literal["scheduler", "worker", "evaluator"], tuple[WorkKind, ...]] = {
     "scheduler": ("garbage",),
     "worker": ("screening", "fusing", "replay", "difference", "distance"),
     "evaluator": ("evaluation",),
@@ -65,7 +65,7 @@ def holdings(session: Session, now: datetime) -> list[Holding]:
 def parts(ctx: Context, held: Sequence[Holding], now: datetime) -> list[PartSeen]:
     """Return what is known of scheduler, worker and evaluator, by signs of life and leases."""
     found = []
-    for part, kinds in _PARTS.items():
+    for part, kinds in PARTS.items():
         times = [min(one.expires_at, now) for one in held if one.kind in kinds]
         seen, well, told = _sign(ctx, Part(part))
         worked_at = max(times, default=None)
@@ -122,7 +122,7 @@ def _holding(session: Session, row: LeaseRow, now: datetime, stuck: bool) -> Hol
     kind, _, subject = row.key.partition(":")
     told, address = _subject(session, kind, subject)
     return Holding(
-        kind=_KINDS.get(kind, "other"),
+        kind=KINDS.get(kind, "other"),
         subject=told or row.key,
         address=address,
         holder=row.holder,

@@ -101,7 +101,7 @@ def database(ctx: Context, principal: Principal | None) -> DatabaseState:
     """Return which database there is, and how large."""
     require(principal, Role.MAINTAINER)
     with ctx.database.read() as session:
-        size = _size(session)
+        size = database_bytes(session)
     return DatabaseState(
         kind=ctx.database.engine.dialect.name,
         bytes=size,
@@ -123,7 +123,8 @@ def _bytes(model: ModelStorage) -> int:
     return model.base_bytes + model.kept_bytes + model.unfinished_bytes
 
 
-def _size(session: Session) -> int | None:
+def database_bytes(session: Session) -> int | None:
+    """Return how large the database is."""
     if session.get_bind().dialect.name == "postgresql":
         return session.scalar(select(func.pg_database_size(func.current_database())))
     pages = session.scalar(text("PRAGMA page_count")) or 0

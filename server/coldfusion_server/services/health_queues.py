@@ -8,11 +8,19 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from coldfusion_server.db.tables import ContributionRow, LeaseRow, ReplayRow, RoundRow
+from coldfusion_server.db.tables import (
+    ContributionRow,
+    DeliveryRow,
+    LeaseRow,
+    ReplayRow,
+    RoundRow,
+    WebhookRow,
+)
 from coldfusion_server.services.replaying import UNDER_WAY as REPLAYED
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.rounds import RoundState
 from coldfusion_shared.schemas.health import Queue
+from coldfusion_shared.webhooks import PENDING
 
 _R = RoundState
 
@@ -61,7 +69,21 @@ def queues(session: Session, now: datetime) -> list[Queue]:
             later=again,
             **_counted(session, replayed, ReplayRow.created_at),
         ),
+        _of_webhooks(session, now),
     ]
+
+
+def _of_webhooks(session: Session, now: datetime) -> Queue:
+    """Return what is to be sent to webhooks; what a paused one has left waits for nobody's work."""
+    active = select(WebhookRow.id).where(WebhookRow.active)
+    pending = and_(DeliveryRow.state.in_(PENDING), DeliveryRow.webhook_id.in_(active))
+    held = select(func.count()).where(pending, DeliveryRow.held_until > now)
+    return Queue(
+        kind="webhooks",
+        in_work=session.scalar(held) or 0,
+        later=_later(session, now, pending, DeliveryRow.next_try_at),
+        **_counted(session, pending, DeliveryRow.created_at),
+    )
 
 
 def _counted(

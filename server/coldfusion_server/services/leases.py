@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from coldfusion_server import tracing
 from coldfusion_server.db.tables import LeaseRow
 from coldfusion_server.services.context import Context
 from coldfusion_shared.errors import LeaseLost
@@ -131,6 +132,6 @@ class Renewal:
     def _renew(self) -> None:
         seconds = min(1.0, self.ctx.settings.lease_seconds / 4)
         self.next = self.ctx.now() + timedelta(seconds=seconds)
-        with self.ctx.database.write() as session:
+        with tracing.hushed(), self.ctx.database.write() as session:
             renew(self.ctx, session, self.lease)
             self.report(session, self.done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, Select, or_, select, true
 from sqlalchemy.orm import Session
 
 from coldfusion_server.db.tables import BaseRow, ModelRow, RoundRow
@@ -48,6 +48,11 @@ def readable(principal: Principal | None) -> ColumnElement[bool]:
         if principal.models is None
         else or_(ModelRow.public, ModelRow.name.in_(principal.models))
     )
+
+
+def readable_names(principal: Principal | None) -> Select[str]:
+    """Return the query for the names of the models that `principal` may read."""
+    return select(ModelRow.name).where(readable(principal))
 
 
 def policy_of(model: ModelRow) -> Policy:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from coldfusion_server import tracing
 from coldfusion_server.db.tables import BaseRow, CandidateRow, ModelRow
 from coldfusion_server.services import (
     candidates,
@@ -31,6 +33,7 @@ from coldfusion_server.services.heartbeat import WorkStopped
 from coldfusion_server.services.holding import Holding
 from coldfusion_server.services.lookup import find_base, manifest_of
 from coldfusion_server.services.tokens import Principal
+from coldfusion_server.services.work_times import WorkTimed, keep
 from coldfusion_shared.errors import (
     CandidateNotFound,
     ColdFusionError,
@@ -135,7 +138,8 @@ def _try(ctx: Context, task: Task, subject: Subject, lease: leases.Lease) -> boo
         if tries > evaluation_tries.MAX_TRIES:
             evaluation_tries.leave(ctx, what, subject, lease, None)
         else:
-            _measure(ctx, task, subject, lease, tries)
+            with tracing.step("evaluate", subject=subject.name, suite=what.suite):
+                _measure(ctx, task, subject, lease, tries)
     except LeaseLost as error:
         log.info("evaluation overtaken", of=name, why=error.message)
     except CandidateNotFound as error:
@@ -175,7 +179,7 @@ def _measure(ctx: Context, task: Task, subject: Subject, lease: leases.Lease, tr
     def stopped() -> None:
         evaluation_tries.give_back(ctx, task.what, subject, lease, tries)
 
-    found = _find(ctx, subject)
+    found, began = _find(ctx, subject), ctx.seconds()
     log.info("evaluating", suite=task.what.suite, **found.named)
 
     def check(session: Session) -> None:
@@ -189,8 +193,15 @@ def _measure(ctx: Context, task: Task, subject: Subject, lease: leases.Lease, tr
         else:
             reports = _reports_of_alone(ctx, task, subject, found.alone, holding)
             average = usefulness.keep(ctx, subject.name, reports, lease)
+    _keep_time(ctx, found, ctx.seconds() - began)
     evaluation_tries.end(ctx, task.what, subject)
     log.info("evaluated", average=round(average, 2), **found.named)
+
+
+def _keep_time(ctx: Context, found: _Found, seconds: float) -> None:
+    with ctx.database.write() as session:
+        query = select(ModelRow.id).where(ModelRow.name == found.manifest.model)
+        keep(session, WorkTimed.EVALUATION, session.scalars(query).one(), "measured", seconds)
 
 
 def _find(ctx: Context, subject: Subject) -> _Found:

@@ -71,7 +71,7 @@ def create_model(
         source=source,
         software=SOFTWARE,
     )
-    manifest = cards.with_card(ctx, manifest)
+    manifest = cards.with_card(ctx, manifest, cards.of_folder(folder, source))
     try:
         with ctx.database.write() as session:
             refer(session)

@@ -13,17 +13,20 @@ import structlog
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from coldfusion_server import tracing
 from coldfusion_server.db.tables import CandidateRow, EvaluationRow, ModelRow, RoundRow
 from coldfusion_server.faults import fault_point
 from coldfusion_server.services import (
     bases,
     candidates,
+    cards,
     closing,
     contributions,
     ending,
     fuse_inputs,
     gating,
     leases,
+    measured,
     reasons,
     rounds,
     standing,
@@ -31,6 +34,7 @@ from coldfusion_server.services import (
 from coldfusion_server.services.context import Context
 from coldfusion_server.services.fusing import Work, describe, fuse
 from coldfusion_server.services.references import refer
+from coldfusion_server.services.work_times import WorkTimed, keep
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ColdFusionError, LeaseLost, StateConflict
 from coldfusion_shared.rounds import UNDER_WAY, RoundState
@@ -101,14 +105,16 @@ def _go_on(ctx: Context, round_id: int, lease: leases.Lease, state: RoundState) 
     """Do what the round's `state` says is next, until it ends or waits for evaluations."""
     fault_point(ctx.settings, "round.begun")
     if state == RoundState.FUSING:
-        _fuse(ctx, round_id, lease)
+        with tracing.step("fuse", round=round_id):
+            _fuse(ctx, round_id, lease)
         fault_point(ctx.settings, "round.evaluating")
         state = RoundState.EVALUATING
     if state == RoundState.EVALUATING:
         lost = _lost_file(ctx, round_id)
         fault_point(ctx.settings, "round.gating")
         if lost is None:
-            _decide(ctx, round_id, lease)
+            with tracing.step("publish", round=round_id):
+                _decide(ctx, round_id, lease)
         else:
             gone = ColdFusionError(f"{lost} of its candidate was stored and is gone again.")
             _fail(ctx, round_id, lease, gone, again=True)
@@ -172,6 +178,7 @@ def _begin_fuse(ctx: Context, session: Session, row: RoundRow, lease: leases.Lea
 
 def _fuse(ctx: Context, round_id: int, lease: leases.Lease) -> None:
     """Fuse into the store, and keep the candidates."""
+    began = ctx.seconds()
     with ctx.database.read() as session:
         row = session.get_one(RoundRow, round_id)
         given = fuse_inputs.of_round(session, row)
@@ -195,6 +202,7 @@ def _fuse(ctx: Context, round_id: int, lease: leases.Lease) -> None:
         ending.give_up_candidates(session, row)
         candidates.keep(ctx, session, row, made)
         standing.keep(session, rounds.taken(session, row), fused[0].plan)
+        keep(session, WorkTimed.FUSING, row.model_id, "fused", ctx.seconds() - began)
         rounds.advance(
             session,
             ctx.now(),
@@ -257,7 +265,10 @@ def _lost_file(ctx: Context, round_id: int) -> str | None:
 
 def _decide(ctx: Context, round_id: int, lease: leases.Lease) -> None:
     """Publish, reject, or say what is waited for and when to look again."""
+    # Before the transaction: others would wait for the store.
+    scored = _scored(ctx, round_id)
     with ctx.database.write() as session:
+        refer(session)
         # First the round: a rollback locks it, too, and what it cancels is not published.
         row = rounds.locked(session, round_id)
         _check_in_hand(row, RoundState.EVALUATING)
@@ -268,7 +279,8 @@ def _decide(ctx: Context, round_id: int, lease: leases.Lease) -> None:
             row.retry_at = decision.look_at
         elif decision.verdict.passed:
             assert decision.candidate is not None, "what passes is a candidate"
-            _publish(ctx, session, row, decision.candidate, lease)
+            manifest = scored.get(decision.candidate.id)
+            _publish(ctx, session, row, decision.candidate, manifest, lease)
             fault_point(ctx.settings, "round.publishing")
         else:
             _reject(ctx, session, row, decision.verdict, lease)
@@ -276,14 +288,38 @@ def _decide(ctx: Context, round_id: int, lease: leases.Lease) -> None:
     fault_point(ctx.settings, "round.ended")
 
 
+def _scored(ctx: Context, round_id: int) -> dict[str, Manifest]:
+    """Return the manifest of the candidate that passes, with its scores in its card, by its id."""
+    with ctx.database.read() as session:
+        row = session.get_one(RoundRow, round_id)
+        if row.state != RoundState.EVALUATING:
+            return {}
+        candidate = gating.decide(ctx, session, row).candidate
+        if candidate is None:
+            return {}
+        manifest = candidates.manifest_of(candidate)
+        found = measured.of_candidate(session, candidate)
+        identity = candidate.id
+    return {identity: cards.with_scores(ctx, manifest, found)}
+
+
 def _publish(
-    ctx: Context, session: Session, row: RoundRow, candidate: CandidateRow, lease: leases.Lease
+    ctx: Context,
+    session: Session,
+    row: RoundRow,
+    candidate: CandidateRow,
+    scored: Manifest | None,
+    lease: leases.Lease,
 ) -> None:
-    """Base, head, round, contributions, next round and their events: all in one transaction."""
+    """
+    Base, head, round, contributions, next round and their events: all in one transaction.
+
+    `scored` is the candidate's manifest with its scores; null: it has passed only now.
+    """
     model = session.get_one(ModelRow, row.model_id)
-    manifest = candidates.manifest_of(candidate)
+    manifest = scored or candidates.manifest_of(candidate)
     base = bases.add_base(ctx, session, model, manifest)
-    candidate.chosen, candidate.base_id = True, base.id
+    candidate.manifest, candidate.chosen, candidate.base_id = base.manifest, True, base.id
     session.execute(
         update(EvaluationRow)
         .where(EvaluationRow.candidate_id == candidate.id)

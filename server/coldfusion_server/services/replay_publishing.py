@@ -129,7 +129,8 @@ def _renamed(ctx: Context, manifests: list[Manifest], newest: int) -> list[Manif
             "parent": parent,
             "files": [file for file in manifest.files if file.path != cards.CARD_FILE],
         }
-        made.append(cards.with_card(ctx, manifest.model_copy(update=changes)))
+        kept = cards.handed_on(ctx, manifest.files)
+        made.append(cards.with_card(ctx, manifest.model_copy(update=changes), kept))
     return made
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from coldfusion_server import tracing
 from coldfusion_server.db.tables import BaseRow, ContributionRow
 from coldfusion_server.faults import fault_point
 from coldfusion_server.services import bases, contributions, garbage, leases, uploads
@@ -27,6 +28,7 @@ from coldfusion_server.services.heartbeat import WorkStopped
 from coldfusion_server.services.identity import screening_key
 from coldfusion_server.services.lookup import manifest_of, policy_of
 from coldfusion_server.services.past import held, past_of
+from coldfusion_server.services.work_times import WorkTimed, keep
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import (
     ColdFusionError,
@@ -73,11 +75,13 @@ class _Outcome:
     Attributes:
         screening: its outcome.
         past: the others that it was compared with.
+        began: when, by the clock that nobody sets.
         again: whether the same declaration may be made once more.
     """
 
     screening: Screening
     past: Past
+    began: float
     again: bool = False
 
 
@@ -103,7 +107,8 @@ def _try(ctx: Context, contribution: str, lease: leases.Lease) -> bool:
         if tries > MAX_TRIES:
             _give_up(ctx, contribution, lease)
         else:
-            _screen(ctx, contribution, lease)
+            with tracing.step("screen", contribution=contribution):
+                _screen(ctx, contribution, lease)
     except (StateConflict, LeaseLost) as error:
         log.info("screening overtaken", contribution=contribution, why=error.message)
     except ColdFusionError as error:
@@ -182,16 +187,16 @@ def _screen(ctx: Context, contribution: str, lease: leases.Lease) -> None:
             past=past_of(session, row),
             parameters=policy_of(row.model).screening,
         )
-    renewal = leases.Renewal(ctx, lease)
+    renewal, began = leases.Renewal(ctx, lease), ctx.seconds()
     try:
         _store(ctx, row, renewal)
         fault_point(ctx.settings, "screening.stored")
     except (DigestMismatch, UploadIncomplete) as error:
         lost = Finding(check="digest", verdict="reject", message=error.message)
-        _decide(ctx, contribution, lease, _Outcome(Screening([lost]), given.past, again=True))
+        outcome = _Outcome(Screening([lost]), given.past, began, again=True)
     else:
-        outcome = _Outcome(_screened(ctx, row, given, renewal), given.past)
-        _decide(ctx, contribution, lease, outcome)
+        outcome = _Outcome(_screened(ctx, row, given, renewal), given.past, began)
+    _decide(ctx, contribution, lease, outcome)
     fault_point(ctx.settings, "screening.decided")
     with ctx.database.read() as session:
         row = _row(session, contribution)
@@ -213,11 +218,13 @@ def _store(ctx: Context, row: ContributionRow, renewal: leases.Renewal) -> None:
     Make objects of the uploads, also where the store has an object of that digest.
 
     Digests are public: who names one has to send its bytes, or anybody could contribute weights
-    that he never had.
+    that he never had. What is an object already, this contributor has sent and nobody else.
     """
     for index, file in enumerate(row.files):
-        if not file.here:
-            ctx.store.adopt(uploads.upload_key(row.id, index), file.sha256, renewal)
+        if uploads.is_sent(file):
+            ctx.store.adopt(uploads.key_of(row, index), file.sha256, renewal)
+        elif file.stored and not ctx.store.exists(file.sha256):
+            raise UploadIncomplete(f"What was sent of {file.path} is gone.")
 
 
 def _screened(
@@ -269,6 +276,7 @@ def _write_verdict(ctx: Context, session: Session, row: ContributionRow, outcome
         _hold(session, now, row, found)
     else:
         contributions.accept(session, now, row, round_row, **_kept(found))
+    keep(session, WorkTimed.SCREENING, row.model_id, row.state, ctx.seconds() - outcome.began)
 
 
 def _compared(session: Session, row: ContributionRow, outcome: _Outcome) -> Screening:

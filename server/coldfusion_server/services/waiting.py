@@ -27,6 +27,7 @@ from coldfusion_server.db.tables import (
     ModelRow,
     ReplayRow,
     RoundRow,
+    WebhookRow,
 )
 from coldfusion_server.services import evaluation_tries, rounds, usefulness
 from coldfusion_server.services.context import Context
@@ -49,8 +50,8 @@ IDLE = timedelta(minutes=10)
 # So far back it is looked when an evaluation was given up.
 REMEMBERED = 200
 KINDS: tuple[WaitingKind, ...] = get_args(WaitingKind)
-# What only those may know of who may read candidates of replays.
-_OF_REPLAYS: tuple[WaitingKind, ...] = ("replay", "replay_failed")
+# What only maintainers may know of.
+_PRIVATE: tuple[WaitingKind, ...] = ("replay", "replay_failed", "webhook")
 _NOUNS: dict[WaitingKind, str] = {
     "quarantine": "contribution",
     "set_aside": "round",
@@ -62,6 +63,7 @@ _NOUNS: dict[WaitingKind, str] = {
     "replay": "replay",
     "replay_failed": "replay",
     "evaluation": "evaluation",
+    "webhook": "webhook",
 }
 
 
@@ -109,7 +111,7 @@ def waiting(ctx: Context, principal: Principal | None, model: str | None = None)
         counts = _quarantined(sight)
         items = _in_quarantine(sight)
         for found in _others(sight):
-            if found.kind in _OF_REPLAYS and not _maintains(sight, found):
+            if found.kind in _PRIVATE and not _maintains(sight, found):
                 continue
             counts[found.model, found.kind] += 1
             if _maintains(sight, found):
@@ -175,6 +177,7 @@ def _others(sight: _Sight) -> Iterator[WaitingItem]:
         _open,
         _replays,
         _given_up,
+        _webhooks,
     )
     for look in looks:
         yield from look(sight)
@@ -451,3 +454,22 @@ def _candidate(sight: _Sight, row: CandidateRow) -> tuple[int, str, str, str, da
         return None
     told = f"base {row.step} of replay {replay.id}"
     return row.model_id, row.id, sight.replays(row.model_id), told, row.created_at
+
+
+def _how_often(failures: int) -> str:
+    return "the last time" if failures == 1 else f"{failures:,} times in a row"
+
+
+def _webhooks(sight: _Sight) -> Iterator[WaitingItem]:
+    """Yield the webhooks that failed for days."""
+    query = select(WebhookRow).where(
+        WebhookRow.paused_at.is_not(None), WebhookRow.model_id.in_(sight.maintained)
+    )
+    for row in sight.session.scalars(query.order_by(WebhookRow.paused_at, WebhookRow.id)):
+        assert row.model_id is not None and row.paused_at is not None, "as asked for"
+        sentence = (
+            f"The webhook to {row.origin} failed {_how_often(row.failures)} and is sent "
+            "nothing any more. Mend what it posts to, then let it go on, or delete it."
+        )
+        page = f"/webhooks/{row.id}"
+        yield sight.item("webhook", row.model_id, row.id, page, sentence, row.paused_at)
