@@ -339,7 +339,9 @@ def test_how_to_get_it_is_right_for_who_may(tmp_path: Path, public: bool) -> Non
             assert '-H "Authorization: Bearer $COLDFUSION_TOKEN"' in page
         file = f"/v1/models/{MODEL}/bases/latest/files/model.safetensors"
         assert url + file in page and client.get(file).status_code == 200
-        assert page.count("data-copy=") == 4
+        token = "" if public else "export HF_TOKEN=$COLDFUSION_TOKEN\n"
+        assert f"export HF_ENDPOINT={url}\n{token}hf download {MODEL} --revision v0" in page
+        assert page.count("data-copy=") == 5
 
 
 def test_weights_in_several_files_are_named_as_they_are(tmp_path: Path) -> None:
