@@ -42,7 +42,7 @@ class Receiver:
 
     Attributes:
         port: on 127.0.0.1.
-        behave: called with each request and what answers it, before it is kept; answers itself
+        behave: called with each request, which is kept by then, and what answers it; answers itself
             where it returns true.
         posted: what came in, in order.
     """
@@ -93,9 +93,10 @@ def receiver(tls: ssl.SSLContext | None = None, **values: Any) -> Iterator[Recei
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             posted = Posted(self.path, headers, body)
+            # Before the answer: whoever has that may look at once.
+            made.keep(posted)
             if not made.behave(posted, self):
                 status(204)(posted, self)
-            made.keep(posted)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
