@@ -50,6 +50,10 @@ class NewerBase:
                 self._look()
             except ColdFusionError:
                 continue  # the training needs no network; the next look may have one
+            except RuntimeError:
+                # With the look-out the connection has ended, perhaps under a look.
+                if not self._stop.is_set():
+                    raise
 
     def _look(self) -> None:
         model = self.api.model(self.model)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 import httpx
+import pytest
 
 from coldfusion_client.api import Api
 from coldfusion_client.newer import NewerBase
@@ -44,3 +46,25 @@ def test_a_lost_network_is_no_matter(
     with NewerBase(connect(), MODEL, "v0", notes, every=0.005):
         until(lambda: notes.warned)
     assert len(notes.warned) == 1
+
+
+def test_a_connection_that_is_closed_under_a_look_is_no_traceback(
+    connect: Callable[..., Api], notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, closed, look = threading.Event(), threading.Event(), Api.model
+
+    def late(api: Api, name: str) -> object:
+        looking.set()
+        assert closed.wait(120)
+        return look(api, name)
+
+    monkeypatch.setattr(Api, "model", late)
+    api = connect()
+    look_out = NewerBase(api, MODEL, "v0", notes, every=0.005)
+    with look_out:
+        assert looking.wait(120)
+    api.connection.close()
+    closed.set()
+    # What it raised would be seen by pytest.
+    look_out._thread.join(120)
+    assert not look_out._thread.is_alive() and notes.warned == []
