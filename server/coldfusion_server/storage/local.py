@@ -277,6 +277,9 @@ class _LocalPart:
             _sync(self.file)
             self.file.close()
             target = self.folder / f"{self.number}.{etag}"
+            # The time that a file has by itself is of a coarse clock, by which two may be alike.
+            now = time.time_ns()
+            os.utime(self.partial, ns=(now, now))
             _rename(self.partial, target)
             # Of several that send one part at once the newest stays: each removes only older ones.
             with suppress(FileNotFoundError):
