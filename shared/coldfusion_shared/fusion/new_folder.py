@@ -27,8 +27,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         StorageFull: no room on the disk.
     """
     with partial_folder(out) as partial:
+        mode = _usual_mode(partial)
         yield partial
-        partial.chmod(0o777 & ~_umask())
+        partial.chmod(mode)
         partial.replace(out)
 
 
@@ -97,10 +98,13 @@ def _remove_abandoned(out: Path) -> None:
             os.close(lock)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _usual_mode(folder: Path) -> int:
+    """Return what the umask leaves of a mode; to ask for it would change it for a moment."""
+    made = folder / ".mode"
+    made.mkdir()
+    mode = made.stat().st_mode & 0o777
+    made.rmdir()
+    return mode
 
 
 def _disk_error(error: OSError, out: Path) -> ColdFusionError:
