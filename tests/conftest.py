@@ -17,7 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import typer.testing
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from coldfusion_server.storage.s3.connection import S3Options
 from tests import told_secrets
@@ -64,15 +66,26 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# The machines of CI are slow and shared: a deadline would fail for no reason of ours. The examples
-# are the same in each run, so that what fails has been changed; `make soak` looks for new ones.
+# The machines of CI are slow and shared: a deadline, of a test or of what it draws, would fail for
+# no reason of ours. The examples are the same in each run, so that what fails has been changed;
+# `make soak` looks for new ones.
 settings.register_profile(
-    "coldfusion", deadline=None, max_examples=60, print_blob=True, derandomize=True
+    "coldfusion",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=60,
+    print_blob=True,
+    derandomize=True,
 )
 settings.register_profile(
     "soak", settings.get_profile("coldfusion"), max_examples=6_000, derandomize=False
 )
 settings.load_profile("coldfusion")
+
+# Or else it also draws what stands as a constant in those of our modules that happen to be imported
+# by then: other examples with every order of the tests.
+_OF_NO_MODULE = Constants()
+providers._get_local_constants = lambda: _OF_NO_MODULE
 
 
 @pytest.fixture(scope="session", autouse=True)

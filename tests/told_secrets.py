@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,14 @@ def beginning(text: str) -> str | None:
 
 def in_logs(folder: Path) -> list[str]:
     """Return which logs under `folder` tell a secret."""
-    logs = {log: log.read_text(encoding="utf-8", errors="replace") for log in folder.rglob("*.log")}
-    return [f"{log}: {beginning(text)}..." for log, text in logs.items() if beginning(text)]
+    told = []
+    # A program that still runs may remove files and folders meanwhile: those are passed over.
+    for place, _, names in os.walk(folder):
+        for log in (Path(place, name) for name in names if name.endswith(".log")):
+            with suppress(FileNotFoundError):
+                found = beginning(log.read_text(encoding="utf-8", errors="replace"))
+                told += [] if found is None else [f"{log}: {found}..."]
+    return told
 
 
 def in_report(sections: Iterable[tuple[str, str]]) -> str | None:

@@ -40,7 +40,7 @@ class Proxy(BaseHTTPRequestHandler):
         self.seen.append(self.path)
         url = httpx.URL(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        onward = http.client.HTTPConnection(url.host, url.port or 80, timeout=10)
+        onward = http.client.HTTPConnection(url.host, url.port or 80, timeout=60)
         onward.request(self.command, url.raw_path.decode(), body, dict(self.headers))
         answer = onward.getresponse()
         content = answer.read()

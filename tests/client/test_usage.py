@@ -92,13 +92,15 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(url: str) -> None:
 
 def test_ctrl_c_is_130_and_a_document() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(60)
+        silent.settimeout(300)
         server = f"http://127.0.0.1:{silent.getsockname()[1]}"
         command = [*(sys.executable, "-m", "coldfusion_client", "models"), "--server", server]
         with subprocess.Popen(
             [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as waiting:
             connection, _ = silent.accept()
+            # It has asked, and waits for the answer.
+            assert connection.recv(1)
             waiting.send_signal(signal.SIGINT)
             output, errors = waiting.communicate(timeout=300)
             connection.close()

@@ -11,7 +11,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Request, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from tests.e2e.programs import Server
 from tests.faults.stage import wait_for
@@ -29,7 +37,7 @@ FLAGS = [
 ]
 PART = 64 * 1024
 # A machine that runs other tests beside may be far slower than the usual 5 s allow.
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000
 PHONE = ViewportSize(width=360, height=740)
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no program called chromium")
@@ -40,7 +48,17 @@ def chromium_running() -> Iterator[Browser]:
     """Start Chromium, with patience for a machine that runs other tests beside."""
     with sync_playwright() as playwright:
         expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE_MS
+        )
+        make = browser.new_context
+
+        def patient(**options: Any) -> BrowserContext:
+            context = make(**options)
+            context.set_default_timeout(PATIENCE_MS)
+            return context
+
+        browser.new_context = patient  # type: ignore[method-assign]
         yield browser
         browser.close()
 
@@ -57,7 +75,10 @@ class Community:
     def __init__(self, server: Server, tokens: dict[str, str]) -> None:
         self.server = server
         self.tokens = tokens
-        self.http = httpx.Client(base_url=server.url, trust_env=False, timeout=120)
+        # A connection for each request: while a test watches the browser the server ends those
+        # that nothing is said on, perhaps at the moment when the next request is sent.
+        alone = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=server.url, trust_env=False, timeout=120, limits=alone)
 
     @property
     def url(self) -> str:
@@ -153,6 +174,23 @@ def live(page: Page, path: str) -> None:
     page.goto(path)
     expect(page.locator("#pulse")).to_have_text("Live")
     page.evaluate("window.stillTheSame = true")
+
+
+# Each part once: the first time it is always swapped in, as nobody knows what it was before.
+FETCHED = """() => {
+    const fetched = new Set(performance.getEntriesByType("resource").map((entry) => entry.name));
+    return [...document.querySelectorAll("[data-live]")].every(
+        (part) => fetched.has(new URL(part.getAttribute("hx-get"), location).href)); }"""
+
+
+def at_rest(page: Page) -> None:
+    """
+    Wait until nothing of a page is swapped any more but what becomes another one.
+
+    Where a part is swapped between the press of a button and its release, a click is none; and
+    between two keys the focus may begin anew.
+    """
+    wait_for(lambda: page.evaluate(FETCHED), "the parts that a page fetches at first")
 
 
 def is_the_same_document(page: Page) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext
 
-from tests.dashboard.browser import PHONE, Community, log_in, needs_chromium, running
+from tests.dashboard.browser import PHONE, Community, at_rest, log_in, needs_chromium, running
 from tests.dashboard.history import live_through
 from tests.server.repository import MODEL, repository
 
@@ -45,6 +45,7 @@ def findings(context: BrowserContext, path: str) -> list[str]:
     """Return what axe-core finds on a page, with the elements it is about."""
     page = context.new_page()
     page.goto(path)
+    at_rest(page)
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
     page.close()
     return [

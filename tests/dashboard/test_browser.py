@@ -15,6 +15,7 @@ from tests.dashboard.browser import (
     PHONE,
     Community,
     Watch,
+    at_rest,
     is_the_same_document,
     live,
     needs_chromium,
@@ -95,14 +96,15 @@ def test_the_overview_is_alive(page: Page, community: Community) -> None:
 
 def test_a_storm_of_events_costs_few_fetches(page: Page, community: Community) -> None:
     live(page, f"/models/{MODEL}?bases=999")
-    page.wait_for_load_state()
+    at_rest(page)
     fetched = page.watch.fetched  # type: ignore[attr-defined]
     page.wait_for_timeout(1500)
     fetched.clear()
-    page.evaluate(
-        """() => { for (let i = 0; i < 100; i++) {
-            htmx.trigger("#wire", "htmx:sseMessage", {type: "base.published"}); } }"""
-    )
+    with page.expect_request(re.compile("part=history")):
+        page.evaluate(
+            """() => { for (let i = 0; i < 100; i++) {
+                htmx.trigger("#wire", "htmx:sseMessage", {type: "base.published"}); } }"""
+        )
     page.wait_for_timeout(1500)
     histories = [url for url in fetched if "part=history" in url]
     assert 1 <= len(histories) <= 2
@@ -130,7 +132,11 @@ def test_what_a_reader_has_opened_stays_open_and_focused(page: Page, community: 
     version = community.version
     community.contribute("bob", file_bytes(body_of(tensors(), 41)), version)
     live(page, f"/models/{MODEL}")
-    summary = page.locator(".contribution", has_text="bob").locator("summary")
+    row = page.locator(".contribution", has_text="bob")
+    # What screening changes of it is swapped in before anything is clicked.
+    expect(row).to_contain_text("accepted")
+    at_rest(page)
+    summary = row.locator("summary")
     summary.click()
     summary.focus()
     community.declare("cyd", file_bytes(body_of(tensors(), 42)), version)
@@ -158,6 +164,7 @@ def test_errors_are_drawn_and_data_sets_that_were_opened_stay_open(
     expect(series.get_by_role("img", name="is better than v0 on 3 of 3")).to_be_visible()
     table = series.locator(".scores")
     expect(table).to_be_hidden()
+    at_rest(page)
     series.locator("summary").click()
     expect(table).to_be_visible()
     community.evaluate("v1", 65.0, scores=dict.fromkeys(names, 65.0), **more)
@@ -191,6 +198,7 @@ def test_the_gain_chart_is_a_picture_of_its_own(page: Page, community: Community
     community.evaluate("v0", 60.0)
     community.evaluate("v1", 66.0)
     page.goto(f"/models/{MODEL}/bases/v1")
+    at_rest(page)
     page.get_by_role("link", name="As SVG").first.click()
     expect(page.locator("svg rect.bar").first).to_be_visible()
     expect(page.locator("svg > text").first).to_contain_text("v1 against v0")
@@ -224,6 +232,7 @@ def test_every_page_fits_a_phone(
 
 def test_the_keyboard_reaches_everything(page: Page) -> None:
     live(page, "/")
+    at_rest(page)
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to the content")).to_be_focused()
     reached = []

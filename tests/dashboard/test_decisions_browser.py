@@ -12,6 +12,7 @@ from tests.dashboard.browser import (
     PHONE,
     Community,
     Watch,
+    at_rest,
     is_the_same_document,
     live,
     log_in,
@@ -62,6 +63,7 @@ def test_a_visitor_sees_what_a_maintainer_decides(chromium: Browser, community: 
     expect(visitor.get_by_role("link", name="Release")).to_have_count(0)
 
     log_in(mia, community.tokens["mia"], f"/models/{MODEL}")
+    at_rest(mia)
     mia.locator(".contribution", has_text="odd").get_by_role("link", name="Release").click()
     mia.get_by_label("Reason").fill("a new language")
     mia.get_by_role("button", name="Go on").click()
@@ -72,6 +74,7 @@ def test_a_visitor_sees_what_a_maintainer_decides(chromium: Browser, community: 
     assert is_the_same_document(visitor)
 
     mia.goto(f"/models/{MODEL}")
+    at_rest(mia)
     mia.locator("#part-round").get_by_role("link", name="Close", exact=True).click()
     mia.get_by_role("button", name="Go on").click()
     mia.get_by_role("button", name="Close").click()
@@ -83,6 +86,7 @@ def test_a_visitor_sees_what_a_maintainer_decides(chromium: Browser, community: 
     expect(mia.get_by_text("Round 1 is closed and will be fused.")).to_have_count(0)
 
     mia.goto(f"/models/{MODEL}/bases/v0")
+    at_rest(mia)
     mia.get_by_role("link", name="Make it the current base").click()
     mia.get_by_label("Reason").fill("v1 forgot")
     mia.get_by_role("button", name="Go on").click()
@@ -130,6 +134,7 @@ def test_a_policy_is_mended_and_saved_by_keyboard(
 
 def serious(page: Page) -> list[str]:
     """Return what axe-core finds serious on a page."""
+    at_rest(page)
     found = Axe().run(page).response["violations"]
     return [
         f"{page.url}: {one['id']}: {[node['target'] for node in one['nodes'][:3]]}"

@@ -288,7 +288,8 @@ def test_a_thousand_contributions_stay_readable(
         assert page.count(">1,000</text>") == RANGE and "someone-999" in page
         assert len(page) < 300_000
         assert f'href="{PAGE}?upto=1"' in page
-        # Many times what it takes, so that a slow machine passes, too.
-        begun = time.monotonic()
+        # Many times what it takes, so that a slow machine passes, too; what it does for others
+        # meanwhile does not count.
+        begun = time.process_time()
         text(client, PAGE)
-        assert time.monotonic() - begun < 10
+        assert time.process_time() - begun < 10

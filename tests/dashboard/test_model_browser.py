@@ -14,6 +14,7 @@ from coldfusion_shared.rounds import RoundState
 from tests.dashboard.browser import (
     PHONE,
     Community,
+    at_rest,
     is_the_same_document,
     live,
     needs_chromium,
@@ -77,6 +78,7 @@ def test_the_keyboard_follows_or_skips_the_time_line(page: Page) -> None:
     page.goto(PAGE)
     # From then on nothing happens any more that the page would show.
     expect(page.locator("#part-course .chart .point")).to_have_count(31)
+    at_rest(page)
     skip = page.get_by_role("link", name=re.compile("Skip the time line"))
     # But what has happened just before may come a moment later.
     wait_until(lambda: _is_wide(skip), "the link to be shown")
@@ -87,6 +89,7 @@ def test_the_keyboard_follows_or_skips_the_time_line(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/rounds/2$"))
     page.go_back()
+    at_rest(page)
     skip.focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
@@ -103,6 +106,7 @@ def _is_wide(link: Locator) -> bool:
 def test_nothing_serious_is_found_by_axe(page: Page) -> None:
     page.goto(f"{PAGE}?dataset=poems")
     expect(marks(page).first).to_be_visible()
+    at_rest(page)
     found = Axe().run(page).response["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     assert not serious, [(one["id"], one["nodes"][0]["target"]) for one in serious]

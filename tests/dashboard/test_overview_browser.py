@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.dashboard.browser import (
     PHONE,
     Community,
+    at_rest,
     is_the_same_document,
     live,
     log_in,
@@ -84,6 +85,7 @@ def test_an_item_leads_to_what_is_to_be_decided_on(page: Page, community: Commun
     log_in(page, community.tokens["mia"])
     live(page, f"/models/{STRICT}")
     expect(page.locator("#part-waiting")).to_contain_text("The contribution of gus to round 1")
+    at_rest(page)
     page.locator(".waiting-list a", has_text=odd).click()
     expect(page).to_have_url(f"{community.url}/contributions/{odd}")
     community.post("mia", f"/contributions/{odd}/reject", {"reason": "a test"})
@@ -95,6 +97,7 @@ def width_of(page: Page) -> float:
 
 def test_the_lineage_is_zoomed_by_buttons_and_by_keys(page: Page) -> None:
     live(page, LINEAGE)
+    at_rest(page)
     before = width_of(page)
     page.get_by_role("button", name="Larger").click()
     assert width_of(page) == pytest.approx(before * 1.25)
@@ -124,6 +127,7 @@ def test_the_lineage_stays_as_it_is_looked_at_when_the_head_moves(
     page: Page, community: Community
 ) -> None:
     live(page, LINEAGE)
+    at_rest(page)
     page.get_by_role("button", name="Larger").click()
     wanted = width_of(page)
     # Found and scrolled at once: a refresh in between would bring another element.
@@ -140,6 +144,7 @@ def test_the_lineage_stays_as_it_is_looked_at_when_the_head_moves(
 
 def test_the_lineage_is_followed_by_keyboard(page: Page, community: Community) -> None:
     live(page, LINEAGE)
+    at_rest(page)
     base(page, "v2").focus()
     # What it was fused onto and what onto it, what went into it and what was made from it.
     assert page.locator(".edge.lit").count() > 5
@@ -148,6 +153,7 @@ def test_the_lineage_is_followed_by_keyboard(page: Page, community: Community) -
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{community.url}/models/{MODEL}/bases/v3")
     page.go_back()
+    at_rest(page)
     page.locator("a.node.contributor", has_text="ann").click()
     expect(page).to_have_url(f"{community.url}/contributors/ann")
 

@@ -12,6 +12,7 @@ from tests.dashboard.browser import (
     PHONE,
     Community,
     Watch,
+    at_rest,
     is_the_same_document,
     live,
     needs_chromium,
@@ -83,6 +84,7 @@ def test_a_contributors_page_is_alive_and_a_hostile_name_only_a_name(
     page: Page, community: Community
 ) -> None:
     live(page, ROUND)
+    at_rest(page)
     page.locator("#part-contributions .by", has_text=HOSTILE).click()
     expect(page.locator("h1")).to_have_text(HOSTILE)
     expect(page.locator("#part-contributor")).to_contain_text("1 contribution to 1 model")

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from sqlalchemy.engine import URL
 from tests.deploy import compose, dockerfile
 from tests.deploy.compose import ROOT, Service
 from tests.e2e.programs import wait_until
+from tests.ports import free_ports
 
 # Programs of the images; ours are in the tests' own environment.
 PROGRAMS = {"caddy": "caddy", "wget": "wget", "pg_isready": "postgresql-client"}
@@ -32,17 +32,6 @@ POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 SEARCH = [str(Path(sys.executable).parent), *map(str, POSTGRES), os.environ["PATH"]]
 # Nothing of them is started here: PostgreSQL is the tests' own, and no volume has another owner.
 ELSEWHERE = ("database", "volumes")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on which nothing listens."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def require_programs() -> None:

@@ -24,8 +24,8 @@ from coldfusion_server.db.tables import ModelRow
 from coldfusion_server.services import work_times
 from coldfusion_server.services.work_times import WorkTimed
 from tests.deploy.compose import ROOT
-from tests.deploy.running import free_ports
 from tests.e2e.programs import Server, wait_until
+from tests.ports import free_ports
 from tests.server.backends import only_sqlite
 from tests.server.measured import report, suite
 from tests.server.repository import MODEL, Repository, body_file, declaration, repository
@@ -238,7 +238,7 @@ def test_each_alert_fires_when_it_should_and_not_otherwise(tmp_path: Path) -> No
 
 @dataclass
 class Prometheus:
-    """A real one that scrapes one server every second."""
+    """A real one that scrapes one server all the time."""
 
     url: str
 
@@ -254,8 +254,10 @@ class Prometheus:
         return any(not math.isnan(float(one["value"][1])) for one in found)
 
     def is_up(self) -> bool:
+        """Return whether it has begun, which it answers with 503 until then, and has scraped."""
         try:
-            return self.has("coldfusion_database_up")
+            begun = httpx.get(f"{self.url}/-/ready", trust_env=False, timeout=60).status_code == 200
+            return begun and self.has("coldfusion_database_up")
         except httpx.TransportError:
             return False
 
@@ -264,7 +266,8 @@ class Prometheus:
 def prometheus(folder: Path, port: int, token: str) -> Iterator[Prometheus]:
     """Start Prometheus as deploy/prometheus has it, for the server at `port`."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    # A scrape that takes longer than the interval has failed.
+    config["global"] = {"scrape_interval": "3s", "evaluation_interval": "1s"}
     (scraped,) = config["scrape_configs"]
     (folder / "token").write_text(token)
     scraped["authorization"]["credentials_file"] = "token"
@@ -286,7 +289,7 @@ def prometheus(folder: Path, port: int, token: str) -> Iterator[Prometheus]:
         yield Prometheus(f"http://127.0.0.1:{own}")
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
 
 
 def contribute(url: str, token: str, seed: int) -> None:
@@ -299,7 +302,8 @@ def contribute(url: str, token: str, seed: int) -> None:
         declared = http.post(address, json=declaration(raw), headers=key).json()
         (file,) = declared["upload"]["files"]
         (part,) = file["parts"]
-        assert httpx.put(part["url"], content=raw, trust_env=False).status_code == 200
+        put = httpx.put(part["url"], content=raw, trust_env=False, timeout=60)
+        assert put.status_code == 200
         identity = declared["contribution"]["id"]
         assert http.post(f"/v1/contributions/{identity}/complete").status_code == 200
 
@@ -312,6 +316,19 @@ def measure(repo: Repository) -> None:
     body = report(made).model_dump(mode="json")
     answer = eve.post(f"/v1/models/{MODEL}/bases/v0/evaluations", json=body)
     assert answer.status_code == 201, answer.text
+
+
+def complaints(scraped: Prometheus) -> set[str]:
+    """Return which alerts are not at rest; raises where one fires, or makes no sense."""
+    rules = scraped.ask("rules")["groups"][0]["rules"]
+    assert {one["name"] for one in rules} == {one["alert"] for one in ALERTS}
+    # Those that were not looked at yet are unknown.
+    assert {one["health"] for one in rules} <= {"ok", "unknown"}, rules
+    states = {one["name"]: one["state"] for one in rules if one["health"] == "ok"}
+    assert "firing" not in states.values(), states
+    # How much room there is is not the server's doing.
+    rest = {one for one, state in states.items() if state == "inactive"} | {"ColdfusionDiskLow"}
+    return {one["name"] for one in rules} - rest
 
 
 @needs_prometheus
@@ -340,12 +357,8 @@ def test_every_panel_shows_something_of_a_server_that_works(tmp_path: Path) -> N
                     return not waiting
 
                 wait_until(all_have, f"data of {waiting}")
-                rules = scraped.ask("rules")["groups"][0]["rules"]
-                assert {one["name"]: one["health"] for one in rules} == {
-                    one["alert"]: "ok" for one in ALERTS
-                }
-                # A server that works has nothing to complain of.
-                states = {one["name"]: one["state"] for one in rules}
-                assert set(states.values()) <= {"inactive"}, states
+                # A server that works has nothing to complain of: no more than for a moment, in
+                # which a busy machine has let a scrape, or a worker, wait.
+                wait_until(lambda: not complaints(scraped), "all alerts to be at rest")
         finally:
             server.end()

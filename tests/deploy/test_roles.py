@@ -24,8 +24,8 @@ from coldfusion_server.settings import Settings
 from coldfusion_server.worker import run_worker, work_once
 from coldfusion_shared.errors import ConfigurationError, DatabaseUnavailable
 from coldfusion_shared.rounds import RoundState
-from tests.deploy.running import free_ports
 from tests.e2e.programs import BIN, wait_until
+from tests.ports import free_ports
 from tests.server.repository import Repository, body_file, repository
 
 LONG_AGO = 1_000_000_000

@@ -19,6 +19,7 @@ from coldfusion_server.storage.s3.connection import S3Options
 from coldfusion_server.storage.s3.keys import object_key
 from coldfusion_server.storage.s3.store import S3Store
 from coldfusion_shared.weights.digests import file_entry
+from tests.ports import free_ports
 
 BIN = Path(sys.executable).parent
 # The model of a module's own server; its rounds do not close.
@@ -59,6 +60,8 @@ class Server:
     def start(self) -> None:
         log = (self.data_dir.parent / "server.log").open("a")
         command = [str(BIN / "coldfusion-server"), "up", "--data-dir", str(self.data_dir)]
+        # Of the system's own choice it would be anybody's while the server is down.
+        self.port = self.port or free_ports(1)[0]
         self.process = subprocess.Popen(
             [*command, "--port", str(self.port), *self.options],
             stdout=subprocess.PIPE,
@@ -71,7 +74,6 @@ class Server:
         for line in self.process.stdout:
             if "http" in line and not self.url:
                 self.url = line.rsplit(" ", 1)[-1].strip()
-                self.port = int(self.url.rsplit(":", 1)[-1])
             if line.strip().startswith("token"):
                 self.admin = line.split()[1]
             if line.strip().startswith("stop"):

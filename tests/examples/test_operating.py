@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import IO, Any
 
 import httpx
@@ -82,15 +84,15 @@ class Operator:
 
 @dataclass
 class Receiver:
-    """The page's program; `output` is what it prints."""
+    """The page's program; `output` are the lines that it prints."""
 
-    output: IO[str]
+    output: Queue[str]
     url: str
     webhook: str
     secret: str
 
     def line(self) -> str:
-        return self.output.readline()
+        return self.output.get(timeout=WAIT_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +133,25 @@ def receiver(operator: Operator) -> Iterator[Receiver]:
         text=True,
     )
     assert process.stdout is not None
+    # Read beside the tests: one that waits for a line in vain fails, and does not hang.
+    output: Queue[str] = Queue()
+    reading = Thread(target=_read, args=(process.stdout, output))
+    reading.start()
     try:
-        port = int(process.stdout.readline())
+        port = int(output.get(timeout=WAIT_SECONDS))
         url = f"http://127.0.0.1:{port}/hooks/coldfusion"
         operator.ask("PATCH", f"/webhooks/{webhook['id']}", {"url": url})
-        yield Receiver(process.stdout, url, webhook["id"], secret)
+        yield Receiver(output, url, webhook["id"], secret)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        reading.join()
+        process.stdout.close()
+
+
+def _read(lines: IO[str], output: Queue[str]) -> None:
+    for line in lines:
+        output.put(line)
 
 
 def test_the_receiver_of_the_page_takes_what_is_signed(
@@ -214,7 +227,7 @@ def test_the_token_of_the_page_reads_the_metrics(operator: Operator) -> None:
     script = parts(MONITORING, "sh")[0]
     assert "coldfusion_head_version" in operator.shell(script)
     assert (operator.home / "coldfusion.token").stat().st_mode & 0o777 == 0o600
-    public = httpx.get(f"{operator.server.url}/metrics", trust_env=False)
+    public = httpx.get(f"{operator.server.url}/metrics", trust_env=False, timeout=120)
     assert public.status_code in (401, 403)
 
 

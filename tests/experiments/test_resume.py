@@ -29,7 +29,8 @@ WAIT_SECONDS = 300
 def made(out: Path) -> dict[Path, int]:
     """Return which finetunings are there, and which files they are."""
     found = (out / CACHE).glob(f"finetune/*/*/{MADE}")
-    return {path: path.stat().st_ino for path in found}
+    # Not those that another process is making.
+    return {path: path.stat().st_ino for path in found if not path.parent.name.startswith(".")}
 
 
 def results(out: Path) -> list[Record]:

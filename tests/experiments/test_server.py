@@ -31,10 +31,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> Iterator
         server.command("model", "create", LINE, "--from", str(inputs.base), "--public")
         # Bases of so few weights have updates that screening finds odd.
         headers = {"Authorization": f"Bearer {server.admin}"}
-        url = f"{server.url}/v1/models/{LINE}"
-        policy = httpx.get(url, headers=headers, trust_env=False).json()["policy"]
-        policy["screening"] = ANY_UPDATE
-        httpx.put(f"{url}/policy", json=policy, headers=headers, trust_env=False).raise_for_status()
+        policy = {**server.get(f"/models/{LINE}")["policy"], "screening": ANY_UPDATE}
+        url = f"{server.url}/v1/models/{LINE}/policy"
+        answer = httpx.put(url, json=policy, headers=headers, trust_env=False, timeout=120)
+        answer.raise_for_status()
         yield server
     finally:
         server.end()

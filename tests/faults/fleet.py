@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.tokens import Role
 from tests.faults.processes import Program
 from tests.faults.stage import wait_for
-from tests.server.repository import MODEL, tiny_folder
+from tests.ports import free_ports
+from tests.server.repository import ANY_UPDATE, MODEL, tiny_folder
 
 PEOPLE = ("ann", "bob", "cem")
 WORKERS = 2
@@ -159,14 +159,12 @@ def fleet(
         database_url: of a database elsewhere.
         store: a bucket; null: the folder.
         settings: more of them, for all processes.
-        policy: the model's.
+        policy: the model's; else every update is taken, for those of the tests are drawn.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     values = {**_settings(folder, database_url, store), **(settings or {})}
     loaded = load_settings(**values)
-    tokens = _prepared(folder, loaded, Policy(**policy))
+    tokens = _prepared(folder, loaded, Policy(**{"screening": ANY_UPDATE, **policy}))
     environment = {f"COLDFUSION_{name.upper()}": value for name, value in values.items()}
     database = Database(loaded.database)
     made = Fleet(folder, f"http://127.0.0.1:{port}", database, tokens, environment)

@@ -145,7 +145,7 @@ class Proxy:
         self.sent, self.answers, self.free = Gate(), Gate(), Gate()
         self.asked: list[Asked] = []
         self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self._lock, self._ruling = threading.Lock(), threading.Lock()
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=256)
 
     @property
@@ -171,7 +171,9 @@ class Proxy:
             self._open.clear()
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError, Broken, ValueError), client, client.makefile("rb") as stream:
+        # Who is killed may leave half a line.
+        broken = (OSError, Broken, ValueError, IndexError)
+        with suppress(*broken), client, client.makefile("rb") as stream:
             client.settimeout(SILENCE_SECONDS)
             self._keep(client)
             upstreams: dict[int, tuple[socket.socket, IO[bytes]]] = {}
@@ -193,7 +195,9 @@ class Proxy:
         asked = self._read_request(stream)
         if asked is None:
             return False
-        fault = self.rule(asked) or Fault()
+        # Rules count, and requests come in many threads.
+        with self._ruling:
+            fault = self.rule(asked) or Fault()
         time.sleep(fault.delay)
         if fault.status is not None:
             return self._answer(client, stream, asked, fault)

@@ -17,8 +17,8 @@ SIZE = 1 * MIB
 # What the buffers of the two sockets and the server's own take in beyond what was declared.
 SLACK_BYTES = 16 * MIB
 FLOOD_BYTES = 256 * MIB
-# The server's keep-alive, and a little.
-CLOSED_SECONDS = 8
+# The server closes a connection some seconds after its answer, or much later on a busy machine.
+CLOSED_SECONDS = 120
 
 
 @pytest.fixture
@@ -170,13 +170,15 @@ def test_a_chunked_body_of_the_right_length_is_taken(on_disk: Stage, target: str
 
 
 def test_a_body_that_ends_early_is_not_kept(on_disk: Stage, target: str) -> None:
+    # A server that another test has killed leaves what it was at for a day.
+    before = set(on_disk.temporary())
     with connected(on_disk) as connection:
         connection.sendall(head(target, f"Content-Length: {SIZE}"))
         connection.sendall(bytes(SIZE - 1))
         connection.shutdown(socket.SHUT_WR)
         answer(connection)
     assert kept(on_disk, target) == []
-    wait_for(lambda: on_disk.temporary() == [], "the server to tidy up")
+    wait_for(lambda: set(on_disk.temporary()) <= before, "the server to tidy up")
 
 
 def test_bodies_that_hardly_move_hold_up_nobody(on_disk: Stage, target: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +21,12 @@ from coldfusion_server.api.crowd import Crowd, neighbourhood
 from coldfusion_server.api.request_body import RequestBody
 from coldfusion_server.settings import Settings
 from coldfusion_shared.errors import RateLimited, TooSlow
-from tests.hostile.serving import Peer, Web, served
+from tests.hostile.serving import WAIT_SECONDS, Peer, Web, served
 from tests.server.repository import Repository, repository
 
 HOST = b"Host: here\r\n"
 GET = b"GET /v1 HTTP/1.1\r\n" + HOST + b"\r\n"
+LAST = b"GET /v1 HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 # As many as an honest client never has, and more than there are threads.
 MANY = 200
 
@@ -57,7 +59,7 @@ def known(web: Web, monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
 
 
 def wait_for(condition: Any, what: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.01)
@@ -158,16 +160,18 @@ def test_who_takes_nothing_of_an_answer_is_let_go(
 ) -> None:
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.5)
 
-    gone = False
+    asked, gone = Event(), False
 
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
+            asked.set()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             while not gone:
                 await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
 
     with served(endless, repo.settings) as web, web.connect(GET):
-        wait_for(lambda: web.connections == 1, "the connection")
+        # It may be gone before anybody has looked.
+        assert asked.wait(WAIT_SECONDS)
         wait_for(lambda: web.connections == 0, "its end")
         gone = True
 
@@ -212,12 +216,12 @@ def test_an_address_gets_no_more_requests_at_a_time_than_its_share(tmp_path: Pat
     with repository(tmp_path, address_requests=1) as repo, served(repo.app, repo.settings) as web:
         with web.connect(b"POST /login HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\n") as slow:
             wait_for(lambda: web.connections == 1, "the first one")
-            said = web.ask(b"GET /v1 HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+            said = web.ask(LAST)
             assert said.startswith(b"HTTP/1.1 429 ") and b"retry-after: 5" in said.lower()
             slow.send(b"token=abc")
             assert slow.answer()
-        with web.connect(GET) as peer:
-            assert peer.answer().startswith(b"HTTP/1.1 200 ")
+        # The place is free once all of the request has ended, which is behind its answer.
+        wait_for(lambda: web.ask(LAST).startswith(b"HTTP/1.1 200 "), "the place to be free")
 
 
 def test_a_crowd_counts_by_address() -> None:

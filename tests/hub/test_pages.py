@@ -77,6 +77,8 @@ class Reader:
                 "HF_ENDPOINT": self.server.url,
                 "HF_TOKEN": self.token,
                 "HF_HUB_DISABLE_TELEMETRY": "1",
+                "HF_HUB_ETAG_TIMEOUT": "120",
+                "HF_HUB_DOWNLOAD_TIMEOUT": "120",
                 "NO_COLOR": "1",
                 "NO_PROXY": "127.0.0.1",
             },

@@ -125,7 +125,7 @@ def test_large_weights_go_to_the_bucket_in_parts(far: Repository, tmp_path: Path
         assert done.returncode == 0, done.stderr
         (shown,) = re.findall(r"http\S+", done.stdout)
         # People click on it.
-        assert httpx.get(shown, follow_redirects=True).text.count("wil")
+        assert httpx.get(shown, follow_redirects=True, timeout=120).text.count("wil")
     assert fused(far, "wil", WIDE)[0]["work"]["settings"]["title"] == "Wide"
 
 

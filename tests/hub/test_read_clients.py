@@ -96,7 +96,7 @@ def test_a_store_of_our_own_name_is_read_through_us(far: Library, tmp_path: Path
 def test_bytes_come_from_here_or_from_the_store(far: Library, host: str, status: int) -> None:
     files = far.repo.get(f"/v1/models/{MODEL}/bases/v1")["manifest"]["files"]
     size = next(file["size"] for file in files if file["path"] == "config.json")
-    with door(far.repo, host) as url, httpx.Client(trust_env=False) as http:
+    with door(far.repo, host) as url, httpx.Client(trust_env=False, timeout=120) as http:
         address = f"{url}/{MODEL}/resolve/v1/config.json"
         told = http.head(address)
         answer = http.get(address, headers={"Range": "bytes=5-9"})
@@ -129,7 +129,7 @@ def test_bytes_come_from_here_or_from_the_store(far: Library, host: str, status:
 def test_ranges_of_what_is_read_through_us(
     far: Library, asked: dict[str, str], start: int | None, stop: int | None
 ) -> None:
-    with door(far.repo) as url, httpx.Client(trust_env=False) as http:
+    with door(far.repo) as url, httpx.Client(trust_env=False, timeout=120) as http:
         address = f"{url}/{MODEL}/resolve/v1/config.json"
         whole = http.get(address)
         answer = http.get(address, headers=asked)

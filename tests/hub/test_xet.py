@@ -260,7 +260,7 @@ def test_the_same_at_once_is_kept_once(repo: Repository) -> None:
         def posted(path: str, content: bytes) -> list[httpx.Response]:
             address = f"{url}{ann.cas}/v1/{path}"
             send = partial(
-                httpx.post, content=content, headers=headers, timeout=60, trust_env=False
+                httpx.post, content=content, headers=headers, timeout=240, trust_env=False
             )
             return list(pool.map(send, [address] * 6))
 

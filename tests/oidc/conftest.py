@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from coldfusion_server.oidc.fetching import Fetcher
 from tests.oidc.provider import DASHBOARD, SECRET, Provider, running
 from tests.oidc.visit import settings_for
 from tests.server.repository import Repository, repository
@@ -21,6 +22,12 @@ def _quiet() -> Iterator[structlog.testing.LogCapture]:
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
     yield capture
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a provider that is as slow as the machine, unless a test says for how long."""
+    monkeypatch.setattr(Fetcher.__init__, "__defaults__", (120.0,))
 
 
 @pytest.fixture(scope="module")

@@ -145,14 +145,15 @@ class Provider:
 
     def answer(self, address: str, decision: str = "allow") -> str:
         """Decide as the person in the browser at `address`; return where that is sent next."""
-        answer = httpx.post(address, data={"decision": decision}, trust_env=False)
+        answer = httpx.post(address, data={"decision": decision}, trust_env=False, timeout=120)
         assert answer.status_code in (302, 303), answer.text
         return str(answer.headers["location"])
 
     def type_code(self, code: str, decision: str = "allow") -> None:
         """Type a program's code as the person at another device."""
         form = {"user_code": code, "decision": decision}
-        httpx.post(f"{self.url}/device", data=form, trust_env=False).raise_for_status()
+        answer = httpx.post(f"{self.url}/device", data=form, trust_env=False, timeout=120)
+        answer.raise_for_status()
 
     def description(self) -> dict[str, Any]:
         """Return what it says of itself."""

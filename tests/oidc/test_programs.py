@@ -48,7 +48,8 @@ def test_the_client_signs_in_by_a_code_and_keeps_the_token(
     kept = json.loads((tmp_path / "config" / "credentials.json").read_text())["tokens"][server.url]
     assert kept not in output + errors
     headers = {"Authorization": f"Bearer {kept}"}
-    whoami = httpx.get(f"{server.url}/v1/whoami", headers=headers, trust_env=False).json()
+    url = f"{server.url}/v1/whoami"
+    whoami = httpx.get(url, headers=headers, trust_env=False, timeout=120).json()
     assert (whoami["name"], whoami["role"]) == ("ann", "contributor")
     assert whoami["expires_at"] is not None
 

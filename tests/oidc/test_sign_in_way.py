@@ -271,7 +271,8 @@ def test_bodies_are_small_and_need_no_token(repo: Repository) -> None:
 
 
 def test_wrong_ones_wait(provider: Provider, folder: Path) -> None:
-    settings = settings_for(provider, wrong_tokens=3)
+    # By a clock that stands still: a wait is over after some time.
+    settings = settings_for(provider, wrong_tokens=3, seconds=lambda: 1000.0)
     with repository(folder, copied=True, **settings) as opened:
         provider.now = lambda: opened.clock.now.timestamp()
         for number in range(3):

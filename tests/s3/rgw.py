@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
+
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool")
 START_SECONDS = 300
 # Sparse: a test run uses a few hundred megabytes of it.
@@ -135,7 +137,7 @@ def server() -> Iterator[S3Server]:
 
 def _start(stack: ExitStack, folder: Path) -> S3Server:
     configuration = folder / "ceph.conf"
-    port, mon_port = _free_port(), _free_port()
+    port, mon_port = free_ports(2)
     for name in ("mon", "osd", "rgw", "run", "log"):
         (folder / name).mkdir()
     fsid = str(uuid.uuid4())
@@ -154,7 +156,7 @@ def _start(stack: ExitStack, folder: Path) -> S3Server:
     )
     _run(stack, folder, "ceph-mon", *ceph, "-f", "-i", "a")
     disk = str(uuid.uuid4())
-    _call("ceph", *ceph, "--connect-timeout", "30", "osd", "create", disk)
+    _call("ceph", *ceph, "--connect-timeout", "300", "osd", "create", disk)
     _call("ceph-osd", *ceph, "-i", "0", "--mkfs", "--osd-uuid", disk)
     _call("ceph", *ceph, "osd", "crush", "add", "osd.0", "1.0", "root=default")
     _run(stack, folder, "ceph-osd", *ceph, "-f", "-i", "0")
@@ -198,13 +200,6 @@ def _run(stack: ExitStack, folder: Path, *command: str | Path) -> None:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
+import pytest
+
+from coldfusion_server import deliverer
 from coldfusion_server.deliverer import Post, run_deliverer
 from coldfusion_server.events import outbox
+from coldfusion_server.events.webhooks import posting
+from coldfusion_server.events.webhooks.posting import Poster
 from tests.server.repository import MODEL, Repository
 
 PATIENCE_SECONDS = 120
@@ -36,15 +43,24 @@ def happen(repo: Repository, *kinds: str, model: str | None = MODEL, **data: Any
 
 @contextmanager
 def delivering(repo: Repository, post: Post | None = None) -> Iterator[None]:
-    """Run a deliverer beside the block."""
+    """Run a deliverer beside the block, and see its tries end."""
     stop = Event()
     thread = Thread(target=run_deliverer, args=(repo.ctx, stop, post))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    with pytest.MonkeyPatch.context() as patch:
+        # A receiver here is as slow as the machine, and what has failed waits for a clock that may
+        # stand still.
+        patch.setattr(posting, "CONNECT_SECONDS", PATIENCE_SECONDS)
+        patch.setattr(deliverer, "Poster", partial(Poster, seconds=PATIENCE_SECONDS))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            # What goes on behind it would write into a database that is closed by then.
+            for other in enumerate_threads():
+                if other.name == "webhook":
+                    other.join()
 
 
 def deliveries(repo: Repository, hook: str, query: str = "") -> list[dict[str, Any]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import free_ports
+
+# So long those who leave a database are waited for.
+LEAVE_SECONDS = 120
 
 
 def _programs() -> Path | None:
@@ -73,9 +78,7 @@ def running(*options: str) -> Iterator[PostgresServer]:
     programs = _programs()
     if programs is None:
         pytest.skip("no PostgreSQL server is installed here")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     folder = Path(tempfile.mkdtemp(prefix="coldfusion-pg-"))
     # The server refuses to run as root.
     user: dict[str, Any] = {"cwd": folder}
@@ -88,7 +91,7 @@ def running(*options: str) -> Iterator[PostgresServer]:
     given = " ".join([given, "-c full_page_writes=off -c autovacuum=off -c jit=off", *options])
     made = PostgresServer(
         f"postgresql+psycopg://tests@127.0.0.1:{port}",
-        [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "30"],
+        [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "300"],
         ["-l", folder / "log", "-o", given],
         user,
     )
@@ -129,9 +132,23 @@ def database(url: str, template: str | None = None) -> Iterator[str]:
         if template and connection.info.server_version >= 150000:
             # Twice as fast here as writing all through the log; older ones know nothing else.
             copied += " STRATEGY file_copy"
-        connection.execute(f"CREATE DATABASE {name}{copied}".encode())
+        _once_unused(connection, f"CREATE DATABASE {name}{copied}")
         try:
             yield f"{url}/{name}"
         finally:
             # Also where a test has left connections open.
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            _once_unused(connection, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _once_unused(connection: Any, order: str) -> None:
+    """Have a database made or removed; the server waits a few seconds for those who leave one."""
+    from psycopg.errors import ObjectInUse
+
+    until = time.monotonic() + LEAVE_SECONDS
+    while True:
+        try:
+            connection.execute(order.encode())
+            return
+        except ObjectInUse:
+            if time.monotonic() > until:
+                raise

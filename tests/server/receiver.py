@@ -103,6 +103,8 @@ def receiver(tls: ssl.SSLContext | None = None, **values: Any) -> Iterator[Recei
 
     class Quiet(ThreadingHTTPServer):
         daemon_threads = True
+        # Where fewer wait, the system lets a further one try again after a second, and after three.
+        request_queue_size = 128
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer, inspect, null, select, text
 
 from coldfusion_server.db import rows, tables
-from coldfusion_server.db.backup import backup, restore
+from coldfusion_server.db.backup import Moved, backup, restore
 from coldfusion_server.db.copy import copy
 from coldfusion_server.db.database import Database
 from coldfusion_server.db.migrate import check_revision, current_revision, migrate, upgrade
@@ -534,18 +534,25 @@ def test_a_backup_that_is_killed_leaves_the_earlier_one(make: Make, tmp_path: Pa
 def test_a_backup_of_a_database_that_is_written_to_is_one_moment(
     repo: Repository, make: Make, tmp_path: Path
 ) -> None:
-    stop = threading.Event()
+    stop, written = threading.Event(), threading.Event()
 
     def write() -> None:
         while not stop.is_set():
             with repo.ctx.database.write() as session:
                 for _ in range(2):
                     outbox.append(session, repo.clock(), "pair", None, {})
+            written.set()
+
+    def saved(number: int) -> Moved:
+        # Whoever writes has had a turn since the one before, and goes on meanwhile.
+        written.clear()
+        assert written.wait(300)
+        return backup(repo.ctx.database, tmp_path / f"saved{number}", ignored)
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        found = [backup(repo.ctx.database, tmp_path / f"saved{n}", ignored) for n in range(6)]
+        found = [saved(number) for number in range(6)]
     finally:
         stop.set()
         thread.join()

@@ -8,21 +8,18 @@ import numpy as np
 import pytest
 from sqlalchemy import event
 
-from coldfusion_server.db.tables import ContributionRow, RepositoryRow
+from coldfusion_server.db.tables import ContributionRow
 from coldfusion_server.services import comparing, tallying
 from coldfusion_server.services.closing import close_by_hand
-from coldfusion_server.services.identity import repository_name
 from coldfusion_shared.contributions import ContributionState
 from coldfusion_shared.errors import ModelNotFound, RoundNotFound
-from coldfusion_shared.screening.sketch import KEY_BYTES
 from tests.dashboard import many
 from tests.server.backends import both_databases
-from tests.server.repository import MODEL, Repository, body_of, tiny_tensors
+from tests.server.repository import MODEL, Repository, body_of, fix_sketches, tiny_tensors
 from tests.server.test_round_way import accepted
 from tests.shared.checkpoints import Array, file_bytes
 
-# How far a sketch is off depends on its key; of so small a model it is more than the usual 0.01.
-KEY = "5e" * KEY_BYTES
+# Of so small a model a sketch is off by more than the usual 0.01.
 CLOSE = 0.1
 
 
@@ -55,9 +52,7 @@ def test_cosines_by_vectors_are_those_of_the_vectors() -> None:
 @both_databases
 def test_what_is_told_is_near_the_truth_and_has_two_decimals(empty: Repository) -> None:
     empty.model(min_contributions=9)
-    repository_name(empty.ctx)
-    with empty.ctx.database.write() as session:
-        session.query(RepositoryRow).one().screening_key = KEY
+    fix_sketches(empty)
     seeds = [1, 2, 3]
     ids = accepted(empty, seeds)
     # One that pulls against the first one, clearly.

@@ -618,8 +618,12 @@ def log_of(server: Server) -> str:
 
 def children(server: Server) -> list[int]:
     assert server.process is not None
-    path = Path(f"/proc/{server.process.pid}/task")
-    return [int(pid) for task in path.iterdir() for pid in (task / "children").read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{server.process.pid}/task").iterdir():
+        # A thread may end while it is looked at.
+        with suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def commands_with(word: str) -> Iterator[int]:

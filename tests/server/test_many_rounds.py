@@ -71,7 +71,9 @@ def test_two_schedulers_and_two_workers_publish_each_round_once() -> None:
                 select(BaseRow.number, BaseRow.parent_number).order_by(BaseRow.number)
             ).all()
             rounds = session.execute(
-                select(RoundRow.number, RoundRow.state, RoundRow.result_number, RoundRow.attempts)
+                select(
+                    RoundRow.number, RoundRow.state, RoundRow.result_number, RoundRow.attempts
+                ).order_by(RoundRow.number)
             ).all()
             fused = session.execute(select(ContributionRow.state, ContributionRow.result_number))
             results = sorted((state, number) for state, number in fused)

@@ -16,7 +16,14 @@ from coldfusion_server.services.verifying import verify
 from coldfusion_server.services.withdrawal import withdraw
 from coldfusion_shared.schemas.contributions import Decision, Withdrawal
 from tests.server.backends import only_sqlite
-from tests.server.repository import ANY_UPDATE, MODEL, Repository, body_of, tiny_tensors
+from tests.server.repository import (
+    ANY_UPDATE,
+    MODEL,
+    Repository,
+    body_of,
+    fix_sketches,
+    tiny_tensors,
+)
 from tests.server.test_quarantine import decide, receipt, together
 from tests.server.test_round_way import accepted, events, shown
 from tests.shared.checkpoints import Array, file_bytes
@@ -42,6 +49,7 @@ def attacked(
     repo: Repository, honest: Iterable[int] = range(1, 7), bad: int = 2, model: str = MODEL
 ) -> tuple[list[str], list[str]]:
     """Let attackers come first and honest ones behind them; return the ids of both."""
+    fix_sketches(repo)
     seeds = list(honest)
     hostile = [
         repo.contributor(f"mallory{n}").contribute(against(seeds, n), model=model)
@@ -124,6 +132,7 @@ def test_a_round_that_has_enough_without_them_closes_at_once(open_round: Reposit
 def test_what_comes_into_the_round_for_another_is_compared_too(empty: Repository) -> None:
     repo = empty
     repo.model(min_contributions=6, max_contributions=6, screening=SCREENING)
+    fix_sketches(repo)
     seeds = list(range(1, 8))
     hostile = [repo.contributor("mallory0").contribute(against(seeds, 0))]
     repo.work()

@@ -11,7 +11,7 @@ from coldfusion_server.services.closing import close_due
 from coldfusion_server.services.standing import Standing, by_products, by_vectors
 from coldfusion_shared.screening.check import shown
 from tests.server.backends import only_sqlite
-from tests.server.repository import MODEL, Repository, body_of, tiny_tensors
+from tests.server.repository import MODEL, Repository, body_of, fix_sketches, tiny_tensors
 from tests.server.test_round_way import accepted
 from tests.shared.checkpoints import Array
 
@@ -50,6 +50,7 @@ def flat(body: dict[str, Array], base: dict[str, Array]) -> Any:
 @pytest.mark.parametrize("method", ["mean", "norm_clipped_mean"])
 def test_a_receipt_tells_it_with_or_without_a_gram_matrix(empty: Repository, method: str) -> None:
     empty.model(min_contributions=3, method=method)
+    fix_sketches(empty)
     ids = accepted(empty, [1, 2, 3])
     close_due(empty.ctx)
     empty.work()

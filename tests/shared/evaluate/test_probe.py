@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -231,9 +233,26 @@ def test_an_interruption_ends_all_threads_at_once(
     monkeypatch.setattr("coldfusion_shared.evaluate.features.scoring_batch", lambda _: 2)
     memory = Memory(monkeypatch, room=10**9)
     before = torch.get_num_threads()
+    left = Event()
 
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            left.set()
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    pooled = Encoder._pooled
+
+    def waiting(encoder: Encoder, batch: Any) -> Any:
+        # However late the interruption comes, the threads have not done all by then.
+        if len(memory.asked) > 3:
+            left.wait(120)
+        return pooled(encoder, batch)
+
+    monkeypatch.setattr(Encoder, "_pooled", waiting)
+    monkeypatch.setattr("coldfusion_shared.evaluate.features.ThreadPoolExecutor", Pool)
 
     torch.set_num_threads(2)
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from errno import ENOMEM, ENOSPC
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,14 @@ def run(base: Path, out: Path, *, pairs: bool = False, **changed: Any) -> Finetu
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_it_learns_and_writes_a_complete_model(base: Path, tmp_path: Path, pairs: bool) -> None:
+    began = time.monotonic()
     result = run(base, tmp_path / "out", pairs=pairs)
+    took = time.monotonic() - began
     assert (result.task, result.metric) == ("classification", "accuracy")
     assert min(result.validation, result.test) > 90
     assert result.metrics["accuracy"] == result.test
     assert (result.steps, result.examples) == (40, 64)
-    assert 0 < result.seconds < 60
+    assert 0 < result.seconds < took
 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
