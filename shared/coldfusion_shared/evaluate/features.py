@@ -28,18 +28,10 @@ Precision = Literal["fp32", "bf16"]
 
 
 def quick_precision() -> Precision:
-    """Return what this machine multiplies features with: bf16 where that is twice as fast."""
-    import torch
+    """Return what this machine multiplies features with: bf16 where finetuning takes it."""
+    from coldfusion_shared.finetune.precision import choose_precision
 
-    from coldfusion_shared.finetune.precision import device_kind
-
-    device = device_kind()
-    if device == "cuda":
-        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
-    # Intel's AMX, and the dot products of AVX-512; elsewhere bf16 is slower than float32.
-    asks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    native = any(getattr(torch.cpu, name, bool)() for name in asks)
-    return "bf16" if device == "cpu" and native else "fp32"
+    return "bf16" if choose_precision("auto") == "bf16" else "fp32"
 
 
 class Encoder:

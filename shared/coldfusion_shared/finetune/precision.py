@@ -51,7 +51,7 @@ def _quick(device: Device) -> Chosen:
     if device == "cuda":
         # Not by emulation, which is slow.
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
-    return "bf16" if device == "cpu" and _has_matrix_unit() else "fp32"
+    return "bf16" if device == "cpu" and _multiplies_bf16() else "fp32"
 
 
 def _knows_bf16(device: Device) -> bool:
@@ -60,7 +60,11 @@ def _knows_bf16(device: Device) -> bool:
     return device != "mps"
 
 
-def _has_matrix_unit() -> bool:
-    """Return whether the processor multiplies matrices of bf16 natively (Intel's AMX)."""
-    asks = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(asks and asks())
+def _multiplies_bf16() -> bool:
+    """
+    Return whether the processor multiplies bf16 natively: by AMX, or dot products of AVX-512.
+
+    Elsewhere bf16 is slower than float32.
+    """
+    asks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asks)

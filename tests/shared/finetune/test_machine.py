@@ -46,7 +46,7 @@ def test_a_machine_computes_with_what_it_is_quick_at(
     monkeypatch: pytest.MonkeyPatch, device: str, capability: Any, matrices: bool, expected: str
 ) -> None:
     on(monkeypatch, device, get_device_capability=capability)
-    monkeypatch.setattr(precision, "_has_matrix_unit", lambda: matrices)
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: matrices)
     assert choose_precision("auto") == expected
     assert choose_precision("fp32") == "fp32"
 
