@@ -436,7 +436,9 @@ def test_finetuned_and_few_shot_measure_what_was_learnt(
         assert result.standard_error is not None
     few = evaluate_base(base, suite, "few-shot", (0,), tmp_path)
     assert (few.protocol, few.seeds) == ("few-shot", (0,))
-    assert few.results[2].by_seed != finetuned.results[2].by_seed[:1]
+    # Other models, though of such a small one the scores may be the same.
+    assert few.results[2].guesses is not None and finetuned.results[2].guesses is not None
+    assert few.results[2].guesses[0] != finetuned.results[2].guesses[0]
     assert [(one.train, one.pool) for one in few.results] == [(24, 60), (24, 150), (24, 60)]
     assert not (tmp_path / "training").exists()
 
