@@ -17,9 +17,8 @@ from coldfusion_server.deliverer import Post, run_deliverer
 from coldfusion_server.events import outbox
 from coldfusion_server.events.webhooks import posting
 from coldfusion_server.events.webhooks.posting import Poster
+from tests.server.receiver import PATIENCE_SECONDS
 from tests.server.repository import MODEL, Repository
-
-PATIENCE_SECONDS = 120
 
 
 def make(repo: Repository, url: str, token: str | None = None, **values: Any) -> dict[str, Any]:

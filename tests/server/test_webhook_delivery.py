@@ -27,16 +27,8 @@ from coldfusion_server.services.fan_out import fan_out
 from coldfusion_server.settings import EVERYWHERE
 from coldfusion_shared.schemas.webhooks import WebhookFormat
 from tests.server.conftest import Prepared
-from tests.server.hooks import (
-    PATIENCE_SECONDS,
-    deliveries,
-    delivering,
-    eventually,
-    happen,
-    make,
-    settled,
-)
-from tests.server.receiver import Posted, Receiver, receiver, status
+from tests.server.hooks import deliveries, delivering, eventually, happen, make, settled
+from tests.server.receiver import PATIENCE_SECONDS, Posted, Receiver, receiver, status
 from tests.server.repository import MODEL, Repository, repository
 
 
