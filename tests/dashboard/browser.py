@@ -176,7 +176,7 @@ def live(page: Page, path: str) -> None:
     page.evaluate("window.stillTheSame = true")
 
 
-# Each part once: the first time it is always swapped in, as nobody knows what it was before.
+# Each part once: something may have happened between the page and its stream.
 FETCHED = """() => {
     const fetched = new Set(performance.getEntriesByType("resource").map((entry) => entry.name));
     return [...document.querySelectorAll("[data-live]")].every(

@@ -23,6 +23,7 @@ from tests.dashboard.browser import (
     tensors,
 )
 from tests.dashboard.history import HOSTILE
+from tests.faults.stage import wait_for
 from tests.server.repository import MODEL, body_of, repository
 from tests.shared.checkpoints import file_bytes
 
@@ -247,17 +248,31 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
     assert reached == ["coldfusion", "Log in", "demo/tiny", "API"]
 
 
-def test_a_refresh_never_takes_the_focus_away(page: Page) -> None:
-    page.goto("/")
-    # The first refresh after the stream has opened is always swapped in.
-    focused_after = page.evaluate(
-        """() => new Promise((told) => {
+def test_a_refresh_never_takes_the_focus_away(page: Page, community: Community) -> None:
+    live(page, "/")
+    at_rest(page)
+    page.evaluate(
+        """() => {
             document.querySelector("main a").focus();
+            window.swaps = [];
             document.addEventListener("htmx:afterSwap", () => setTimeout(
-                () => told(document.activeElement.textContent.trim())));
-        })"""
+                () => window.swaps.push(document.activeElement.textContent.trim())));
+        }"""
     )
-    assert focused_after == "demo/tiny"
+    community.declare("ann", file_bytes(body_of(tensors(), 32)), community.version)
+    wait_for(lambda: page.evaluate("window.swaps.length"), "a part that was swapped")
+    assert set(page.evaluate("window.swaps")) == {"demo/tiny"}
+
+
+@pytest.mark.parametrize("path", ["/", f"/models/{MODEL}", f"/models/{MODEL}/bases/v0"])
+def test_what_has_not_changed_is_not_swapped(page: Page, path: str) -> None:
+    page.goto(path)
+    page.evaluate("for (const e of document.querySelectorAll('[data-live]')) e.theFirst = true")
+    parts = page.locator("[data-live]").count()
+    at_rest(page)
+    page.wait_for_timeout(500)
+    still = "[...document.querySelectorAll('[data-live]')].filter((e) => e.theFirst).length"
+    assert page.evaluate(still) == parts > 0
 
 
 def test_times_are_local_and_commands_can_be_copied(

@@ -9,7 +9,7 @@
   const GATHER_MS = 150;
   const PAUSE_MS = 1000;
   const pulse = document.getElementById("pulse");
-  const shown = new Map(); // part id -> what it was last swapped to
+  const shown = new Map(); // part id -> what it was last fetched as
   const waiting = new Set(); // kinds of events that no refresh has answered yet
   let timer = null;
   let last = 0;
@@ -72,6 +72,17 @@
     if (document.hidden) event.preventDefault();
   });
 
+  // As they came with the page: neither htmx nor page.js has changed them yet.
+  const first = new Map();
+  for (const part of document.querySelectorAll("[data-live]")) first.set(part.id, part.outerHTML);
+
+  function isFirst(id, text) {
+    const fetched = document.createElement("template");
+    fetched.innerHTML = text.trim();
+    const part = fetched.content.firstElementChild;
+    return part !== null && first.get(id) === part.outerHTML;
+  }
+
   // What the reader has scrolled, opened or focused stays so; and what is there already is not
   // swapped in, which would take away the selection.
   const kept = new Map();
@@ -81,11 +92,13 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr, target } = event.detail;
     if (!event.detail.shouldSwap) return;
-    if (shown.get(target.id) === xhr.responseText) {
+    const known = shown.get(target.id);
+    const text = xhr.responseText;
+    shown.set(target.id, text);
+    if (known === undefined ? isFirst(target.id, text) : known === text) {
       event.detail.shouldSwap = false;
       return;
     }
-    shown.set(target.id, xhr.responseText);
     const focused = document.activeElement;
     kept.set(target.id, {
       scrolled: Array.from(target.querySelectorAll(".scroll"), (region) => region.scrollLeft),
