@@ -35,8 +35,9 @@ Score = Callable[[Path], float]
 
 FULL_FILE = "model.safetensors"
 PICKLED_ADAPTER = "adapter_model.bin"
-# A base that is fused of many forgives noise, but not all of it. Sign alone loses 0.6 of an update.
-MOST_ERROR = 0.8
+# With the update: a base that is fused of many forgives noise, but not all of it. Signs of normal
+# values have 0.8.
+LEAST_COSINE = 0.6
 # Points that a decoded model may be worse than what it was encoded from.
 MOST_LOSS = 1.0
 
@@ -50,7 +51,7 @@ class Package:
         encoding: its name.
         files: by the names that the encoding gives them.
         frozen: patterns of names of what was not trained.
-        relative_error: share of the update's length that is lost; null: nothing can be.
+        relative_error: length of the encoding's error by the update's; null: there is none.
         cosine: between the update and what is decoded; null likewise.
         score: of the finetuned model, decoded, in percent; null: not measured.
         weights_sha256: of the finetuned body before it was encoded or moved; null: of an adapter.
@@ -67,8 +68,8 @@ class Package:
     def told(self) -> str:
         """Return a sentence on what the encoding costs."""
         size = sum(path.stat().st_size for path in self.files.values())
-        lost = f"{100 * (self.relative_error or 0):.1f}% of the update's length is lost"
-        kept = f"{lost}, cosine {self.cosine:.4f}" if self.cosine is not None else lost
+        error = f"off by {100 * (self.relative_error or 0):.1f}% of the update's length"
+        kept = f"{error}, cosine {self.cosine:.4f}" if self.cosine is not None else error
         score = "" if self.score is None else f"; decoded, the model scores {self.score:.1f}"
         return f"Encoded as {self.encoding}: {size / 1e6:,.1f} MB; {kept}{score}."
 
@@ -232,7 +233,7 @@ def _encoded(
 
 
 def _loses_too_much(package: Package, reference: float | None) -> bool:
-    if (package.relative_error or 0) > MOST_ERROR:
+    if package.cosine is not None and package.cosine < LEAST_COSINE:
         return True
     if package.score is None or reference is None:
         return False

@@ -568,7 +568,7 @@ def test_what_fell_back_to_another_encoding_goes_on_in_that(
     notes: Notes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("coldfusion_client.packing.MOST_ERROR", -1.0)
+    monkeypatch.setattr("coldfusion_client.packing.LEAST_COSINE", 2.0)
     sign = replace(order, encoding="delta-sign")
     interrupted(sign, source, trainer, repository)
     encoded = [said for said in notes.said if said.startswith("Encoded as")]

@@ -40,7 +40,7 @@ class FusedContribution(Response):
     encoding: EncodingName = "full"
     relative_error: FiniteFloat | None = Field(
         default=None,
-        description="what the encoding lost of the update, as its contributor measured it",
+        description="length of the encoding's error, over the update's, as measured before sending",
     )
     files: list[FileEntry]
     base: ParentBase | None = Field(

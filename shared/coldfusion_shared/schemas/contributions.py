@@ -42,7 +42,7 @@ class Work(Request):
     )
     relative_error: FiniteFloat | None = Field(
         default=None,
-        description="length of what the encoding lost of the update, over the update's length",
+        description="length of the encoding's error, over the update's length",
     )
     cosine: FiniteFloat | None = Field(
         default=None, description="between the update and what it decodes to"

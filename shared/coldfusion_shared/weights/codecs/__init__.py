@@ -49,8 +49,8 @@ With m the number of values of a block, the content of its frame is, all little-
   their order, as above. What is not kept is zero. An encoder keeps the ceil(density * m) largest
   magnitudes of a block.
 * delta-sign: S scales, F32, then ceil(m / 8) bytes of which bit i says whether value i is
-  negative: ``Delta = -scale`` where it is set, ``scale`` where not. An encoder takes the row's
-  mean magnitude, which has the smallest error.
+  negative: ``Delta = -scale`` where it is set, ``scale`` where not. An encoder takes the sum of
+  the row's squares by the sum of its magnitudes, but at most twice their mean.
 
 Scales are finite and at least 0; a row that did not change has scale 0. Bits beyond value m are 0.
 

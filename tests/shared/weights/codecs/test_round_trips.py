@@ -111,13 +111,27 @@ def test_int8_is_off_by_half_a_step_of_its_row(tmp_path: Path) -> None:
             assert np.abs(read).max() == largest
 
 
-def test_sign_is_the_mean_magnitude_of_its_row(tmp_path: Path) -> None:
+def test_sign_keeps_the_length_of_each_row_along_the_update(tmp_path: Path) -> None:
     update = update_of_all_shapes()
     decoded = Pair(tmp_path, update).round_trip("delta-sign")
     for name, values in update.items():
-        for row, read in zip(rows(values), rows(decoded[name]), strict=True):
-            wanted = np.where(row < 0, -1, 1) * np.abs(row).mean(dtype=np.float64)
-            np.testing.assert_allclose(read, wanted, rtol=1e-6)
+        for row, read in zip(rows(values.astype(float)), rows(decoded[name]), strict=True):
+            sums = np.abs(row).sum()
+            scale = min((row @ row) / sums, 2 * sums / row.size) if sums else 0.0
+            np.testing.assert_allclose(read, np.where(row < 0, -1, 1) * scale, rtol=1e-6)
+
+
+def test_the_error_of_a_row_of_signs_is_never_longer_than_the_row(tmp_path: Path) -> None:
+    outlier = np.full((1, 300), 1e-3, np.float32)
+    outlier[0, 7] = 1.0
+    update = {"x": np.concatenate([outlier, normal(3, 300)])}
+    decoded = Pair(tmp_path, update).round_trip("delta-sign")["x"].astype(float)
+    errors = np.linalg.norm(decoded - update["x"], axis=1)
+    lengths = np.linalg.norm(update["x"].astype(float), axis=1)
+    assert (errors <= lengths * (1 + 1e-6)).all()
+    # What is normal is unbiased: its projection onto the update is the update.
+    kept = (decoded * update["x"]).sum(axis=1) / lengths**2
+    np.testing.assert_allclose(kept[1:], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5, 1.0])
@@ -186,7 +200,7 @@ def test_errors_of_normal_values_are_the_known_ones(tmp_path: Path) -> None:
     assert int8.relative_error == pytest.approx(3.2 / 127 / sqrt(12), rel=0.1)
     # Of the square of normal values beyond 1.645, which are a tenth of them, 43.9% is there.
     assert sparse.relative_error == pytest.approx(sqrt(1 - 0.439), rel=0.02)
-    assert sign.relative_error == pytest.approx(sqrt(1 - 2 / pi), rel=0.01)
+    assert sign.relative_error == pytest.approx(sqrt(pi / 2 - 1), rel=0.01)
     assert sign.cosine == pytest.approx(sqrt(2 / pi), rel=0.01)
 
 
