@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from coldfusion_shared.errors import ColdFusionError, InvalidRequest
+from experiments.faults import Fault
 from experiments.presets import names as preset_names
 
 FAILED, INTERRUPTED = 1, 130
@@ -22,15 +25,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.do(options)
-    except ColdFusionError as error:
+    except (ColdFusionError, Fault) as error:
         sys.stderr.write(f"Error: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"{error.hint}\n")
         return FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. Go on with: python -m experiments resume RUN\n")
+        sys.stderr.write(f"Interrupted.{_going_on(options)}\n")
         return INTERRUPTED
     return 0
+
+
+def _going_on(options: argparse.Namespace) -> str:
+    """Return how to go on with what was interrupted; "": there is nothing to go on with."""
+    if options.do is _pretrain:
+        return " The same command goes on with it."
+    if options.do not in (_run, _resume) or options.plan:
+        return ""
+    from experiments.runs import RUN
+
+    run = options.out if options.do is _run else options.run
+    if not (run / RUN).exists():
+        return ""
+    return f" Go on with: python -m experiments resume {shlex.quote(str(run))}"
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -45,30 +62,52 @@ def _list(_: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if not options.plan:
+        _begin(options.out, options)
+        _go_on(options.out, options)
+        return
+    from experiments.runs import CACHE
+
+    # The folder is not bound to what is only planned; what is in its cache is counted as made.
+    cache = options.cache or options.out / CACHE
+    with TemporaryDirectory() as folder:
+        _begin(Path(folder), options)
+        _plan(Path(folder), cache, options.quiet)
+
+
+def _begin(out: Path, options: argparse.Namespace) -> None:
     from experiments.runs import begin
 
     given = _given(options)
     preset = options.preset or given.pop("preset", None) or _usual_preset(options.device)
     begin(
-        options.out, options.protocol, preset, options.base, options.data, given,
-        options.device, options.server, options.model,
+        out, options.protocol, preset, options.base, options.data, given,
+        options.device, options.server, options.model, options.cache,
     )  # fmt: skip
-    _go_on(options.out, options)
 
 
 def _resume(options: argparse.Namespace) -> None:
-    _go_on(options.run, options)
+    if options.plan:
+        _plan(options.run, options.cache, options.quiet)
+    else:
+        _go_on(options.run, options)
+
+
+def _plan(run: Path, cache: Path | None, quiet: bool) -> None:
+    from experiments.runs import perform
+
+    seconds = perform(run, cache, quiet=quiet, plan=True) or 0.0
+    sys.stdout.write(f"About {seconds / 60:.0f} minutes in all.\n")
 
 
 def _go_on(run: Path, options: argparse.Namespace) -> None:
-    from experiments.report import write_report
     from experiments.runs import perform
 
-    seconds = perform(run, options.cache, quiet=options.quiet, plan=options.plan)
-    if seconds is not None:
-        sys.stdout.write(f"About {seconds / 60:.0f} minutes in all.\n")
-        return
-    sys.stdout.write(f"{write_report([run], run / 'report')}\n")
+    perform(run, options.cache, quiet=options.quiet, jobs=options.jobs)
+    if options.report:
+        from experiments.report import write_report
+
+        sys.stdout.write(f"{write_report([run], run / 'report')}\n")
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -153,8 +192,21 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_manner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="folder that several runs share")
+    parser.add_argument(
+        "--jobs", type=_count, default=1, metavar="N",
+        help="processes that make some of the seeds each; by default 1",
+    )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="only estimate how long it takes")
+    parser.add_argument(
+        "--no-report", dest="report", action="store_false", help="measure, and write no page"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
-from coldfusion_shared import __version__
+import coldfusion_shared
 
-ROOT = Path(__file__).parent
+ROOT, SHARED = Path(__file__).parent, Path(coldfusion_shared.__file__).parent
+# What decides weights and scores beside their inputs.
+ENGINE = ("fusion", "weights", "finetune", "tasks", "data", "evaluate")
+DIGITS = 12
 
 
 def code() -> str:
-    """Return the version of coldfusion, and a digest of the experiments' own code."""
+    """Return the version of coldfusion, and digests of the engine and of the experiments' code."""
+    own = digest_of(ROOT, ROOT.rglob("*.py"))
+    return f"coldfusion/{coldfusion_shared.__version__} engine/{engine()} experiments/{own}"
+
+
+@cache
+def engine() -> str:
+    """Return a digest of the code that finetunes, fuses and scores."""
+    return digest_of(SHARED, (file for part in ENGINE for file in (SHARED / part).rglob("*.py")))
+
+
+def digest_of(root: Path, files: Iterable[Path]) -> str:
+    """Return a digest of files in `root`, names and all."""
     sha = hashlib.sha256()
-    for file in sorted(ROOT.rglob("*.py")):
-        sha.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
-    return f"coldfusion/{__version__} experiments/{sha.hexdigest()[:12]}"
+    for file in sorted(files):
+        sha.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return sha.hexdigest()[:DIGITS]
 
 
 def state_digest(folder: Path) -> str:

@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldfusion_shared.errors import (
-    EvaluationFailed,
-    InvalidRequest,
-    NonFiniteWeights,
-    TrainingFailed,
-)
+from coldfusion_shared.errors import EvaluationFailed, NonFiniteWeights, TrainingFailed
 from coldfusion_shared.evaluate.base_digest import base_digest
 from coldfusion_shared.schemas.recipes import Recipe
 from experiments.cache import MODEL, Build, Cache, Made
 from experiments.data import Data
 from experiments.digests import state_digest
+from experiments.faults import Unfit, told_apart
 from experiments.notebook import Notebook
 from experiments.progress import Clock
 from experiments.records import Record
 from experiments.settings import Settings
 
 # What comes to nothing by the numbers, and not by a mistake of ours.
-FAILURES = (TrainingFailed, EvaluationFailed, NonFiniteWeights)
+FAILURES = (TrainingFailed, EvaluationFailed, NonFiniteWeights, Unfit)
 PLANNED = "planned:"
 
 
@@ -82,7 +79,6 @@ class Lab:
         machine: what computes, with versions; weights that others make differ in their last bits.
         repository: fuses elsewhere than here; null: here.
         planning: nothing is made yet, only counted.
-        rates: learning rates of scores that were chosen, by arm and scoring.
     """
 
     protocol: str
@@ -95,7 +91,6 @@ class Lab:
     machine: str
     repository: Repository | None = None
     planning: bool = False
-    rates: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def seeds(self) -> range:
@@ -115,15 +110,27 @@ class Lab:
             inputs: all that it depends on, as JSON can say it.
             cost: how much work it is, in the kind's own unit.
             build: fills a folder and returns facts; it raises one of `FAILURES`.
+
+        Raises:
+            Fault: it cannot be made, and that says nothing of what it is made of.
         """
-        if found := self.cache.find(kind, inputs):
-            return found
         key = self.cache.key(kind, inputs)
+        if found := self.cache.find(kind, inputs):
+            self.clock.settle(kind, key)
+            return found
         if self.planning:
             self.clock.expect(kind, key, cost)
             return Made(Path(PLANNED + key), {"digest": PLANNED + key})
-        with self.clock.job(kind, key, cost, what):
-            return self.cache.make(kind, inputs, build)
+
+        def timed(folder: Path) -> dict[str, Any]:
+            with self.clock.job(kind, key, cost, what):
+                return build(folder)
+
+        with told_apart(kind, what):
+            made = self.cache.make(kind, inputs, timed, partial(self.clock.wait, kind, what))
+        # Where another process has made it meanwhile.
+        self.clock.settle(kind, key)
+        return made
 
     def make_model(
         self, kind: str, what: str, inputs: Mapping[str, Any], cost: float, build: Build
@@ -138,7 +145,7 @@ class Lab:
         made = self.make(kind, what, inputs, cost, built)
         return Model(
             made.facts["digest"],
-            lambda: self.cache.weights(kind, inputs, built),
+            lambda: self.cache.weights(kind, inputs, built, partial(self.clock.wait, kind, what)),
             made.facts.get("state", ""),
             made.facts,
         )
@@ -148,9 +155,7 @@ class Lab:
         """Note what comes to nothing in the block, and go on behind it."""
         try:
             yield
-        except (*FAILURES, InvalidRequest) as error:
-            if self.planning:
-                return
+        except FAILURES as error:
             self.note("failure", arm, iteration=iteration, seed=seed, note=error.message)
 
     def note(self, kind: Any, arm: str, **values: Any) -> None:

@@ -48,14 +48,13 @@ class Speed:
 
 def estimated(lab: Lab) -> float:
     """Return about the seconds that what was counted takes, and tell what there is of each kind."""
-    with TemporaryDirectory(dir=lab.cache.folder.parent) as folder:
+    with TemporaryDirectory() as folder:
         speed = _speed(replace(lab, cache=Cache(Path(folder), lab.cache.most_bytes)))
     total = 0.0
     for kind, jobs in lab.clock.expected.items():
         seconds = speed.seconds(kind, len(jobs), sum(jobs.values()))
         total += seconds
-        told = f"{kind}: {len(jobs)} jobs, about {seconds / 60:.0f} minutes"
-        lab.clock.console.print(told, highlight=False)
+        lab.clock.say(f"{kind}: {len(jobs)} jobs, about {seconds / 60:.0f} minutes")
     return total
 
 

@@ -1,11 +1,11 @@
-"""What is done and how long the rest will take, by what was measured so far."""
+"""What is done, here and by other processes, and how long the rest will take."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,6 +19,7 @@ class Clock:
         """Begin; `quiet`: say nothing."""
         self.expected: dict[str, dict[str, float]] = defaultdict(dict)
         self.left: dict[str, dict[str, float]] = {}
+        self.settled: set[str] = set()
         self.done: dict[str, float] = defaultdict(float)
         self.seconds: dict[str, float] = defaultdict(float)
         self.console = Console(file=sys.stderr, quiet=quiet)
@@ -54,30 +55,46 @@ class Clock:
         seconds = time.monotonic() - begun
         self.done[kind] += cost
         self.seconds[kind] += seconds
-        self._strike(kind, key)
+        self.settle(kind, key)
         self._tell(f"{kind} {what}: {seconds:.1f} s", done=True)
 
-    def _strike(self, kind: str, key: str) -> None:
-        """Take a job off what is left; what was planned of unknown weights has other keys."""
+    def settle(self, kind: str, key: str) -> None:
+        """Take a job that is done, by whomever, off what is left; once, however often told."""
         left = self.left.get(kind, {})
-        if left:
+        if left and key not in self.settled:
+            # What was planned of unknown weights has other keys.
             left.pop(key if key in left else next(iter(left)))
+        self.settled.add(key)
+
+    def wait(self, kind: str, what: str) -> None:
+        """Tell that another process is at a job that we want."""
+        self._tell(f"{kind} {what}: another process makes it", done=True)
+
+    def say(self, text: str) -> None:
+        """Tell something else."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def others(self, names: Iterable[str]) -> Iterator[Callable[[str, str], None]]:
+        """Yield what tells a line of another process: each has one on a terminal."""
+        if not self.console.is_terminal:
+            yield lambda name, text: self.say(f"{name}: {text}")
+            return
+        with Progress(TextColumn("{task.description}", markup=False), console=self.console) as bar:
+            lines = {name: bar.add_task(name) for name in names}
+            yield lambda name, text: bar.update(lines[name], description=f"{name}: {text}")
 
     def rates(self) -> dict[str, float]:
         """Return the seconds that a unit of each kind took."""
         return {kind: self.seconds[kind] / cost for kind, cost in self.done.items() if cost}
 
-    def seconds_left(self) -> float | None:
-        """Return about how long the rest takes; null: nothing was measured yet."""
+    def seconds_left(self) -> tuple[float, bool]:
+        """Return how long what is left of measured kinds takes, and whether there are others."""
         rates = self.rates()
-        if not rates:
-            return None
-        usual = max(rates.values())
-        return sum(
-            rates.get(kind, usual) * cost
-            for kind, jobs in self.left.items()
-            for cost in jobs.values()
-        )
+        left = {kind: sum(jobs.values()) for kind, jobs in self.left.items() if jobs}
+        seconds = sum(rates[kind] * cost for kind, cost in left.items() if kind in rates)
+        # One kind's unit is not another's: what was not measured cannot be reckoned.
+        return seconds, not left.keys() <= rates.keys()
 
     def _tell(self, what: str, *, done: bool = False) -> None:
         count = sum(map(len, self.left.values()))
@@ -86,11 +103,12 @@ class Clock:
                 self.task, description=what[:60], completed=self.total - count, left=self._left()
             )
         elif done:
-            self.console.print(f"{what}; {self._left()}", highlight=False, soft_wrap=True)
+            self.say(f"{what}; {self._left()}")
 
     def _left(self) -> str:
-        count, seconds = sum(map(len, self.left.values())), self.seconds_left()
-        if seconds is None:
+        count, (seconds, more) = sum(map(len, self.left.values())), self.seconds_left()
+        if not seconds:
             return f"{count} jobs left"
         minutes = round(seconds / 60)
-        return f"{count} jobs left, about {minutes // 60}:{minutes % 60:02} h"
+        word = "more than" if more else "about"
+        return f"{count} jobs left, {word} {minutes // 60}:{minutes % 60:02} h"

@@ -38,7 +38,8 @@ class Record(BaseModel):
         standard_error: in points: of the test examples alone for one seed, else of seeds and test
             examples together; null: not known.
         low, high: interval of 95% of a difference.
-        against: the arm that a difference is to; its iteration is its last one.
+        against: the arm that a difference is to; its iteration is its last one. Or, of the arm
+            itself, "its first scored round" or "its gain on unseen data sets".
         seconds: that the measurement took, of all data sets that were scored together.
         base: digest of the base that was scored.
         data: digest of the data set.
@@ -72,9 +73,12 @@ class Records:
     """A file of them, written as they come."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the file anew: a run that goes on finds again, at once, what it has found."""
+        """Use the file; it is made with the first one."""
         self.path = path
-        path.write_text("", encoding="utf-8")
+
+    def begin(self) -> None:
+        """Begin the file anew: a run that goes on finds again, at once, what it has found."""
+        self.path.write_text("", encoding="utf-8")
 
     def add(self, record: Record) -> None:
         """Append one."""

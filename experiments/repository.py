@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from coldfusion_client import Client
@@ -24,8 +25,12 @@ from coldfusion_shared.errors import (
 )
 from coldfusion_shared.evaluate.base_digest import base_digest
 from coldfusion_shared.rounds.states import ENDS, RoundState
+from coldfusion_shared.schemas.bases import WEIGHTS_FILE, Manifest
 from coldfusion_shared.schemas.models import Policy
 from coldfusion_shared.schemas.recipes import Recipe
+from coldfusion_shared.weights.checkpoint import Checkpoint
+from coldfusion_shared.weights.digests import file_sha256
+from coldfusion_shared.weights.write import write_body
 from experiments.cache import MODEL
 from experiments.lab import Lab, Model
 from experiments.steps.fusing import Update
@@ -33,6 +38,9 @@ from experiments.steps.fusing import Update
 # Tokens of contributors, separated by commas; each contribution of a round is the next one's.
 CONTRIBUTORS, MAINTAINER = "COLDFUSION_TOKENS", "COLDFUSION_MAINTAINER_TOKEN"
 POLL_SECONDS = 0.2
+# What a model's policy keeps of its own: what is fused, and how, does not depend on it, but for
+# what screening rejects, which is noted.
+KEPT = ("screening", "keep_contributions")
 
 
 @dataclass
@@ -89,7 +97,7 @@ class Repository:
 
     def begin(self, lab: Lab, arm: str, seed: int, recipe: Recipe) -> Served | None:
         """
-        Return a line's model, whose policy is `recipe` now; null while planning.
+        Return a line's model, whose policy is nothing but `recipe` now; null while planning.
 
         Raises:
             ModelNotFound: there is no such model; an operator has to create it.
@@ -102,8 +110,9 @@ class Repository:
             found = self.api.model(name)
         except ModelNotFound as error:
             raise ModelNotFound(error.message, hint=_creating(lab, name)) from None
-        wanted = {**found.policy.model_dump(), **recipe.model_dump(), "by_hand": True}
-        policy = Policy.model_validate(wanted)
+        # No gate, no line search, no weights: none of them would be there without a server.
+        own = {field: getattr(found.policy, field) for field in KEPT}
+        policy = Policy(**recipe.model_dump(), **own, by_hand=True)
         if policy != found.policy:
             path = f"/v1/models/{name}/policy"
             self.api.connection.call("PUT", path, json=policy.model_dump(mode="json"))
@@ -138,7 +147,8 @@ class Served:
         What screening rejects is noted and left out.
 
         Raises:
-            Conflict: somebody else contributes, too, or it did not publish what it made.
+            Conflict: somebody else contributes, too, or has before; or it did not publish what it
+                made.
         """
         inputs = {
             "server": [self.repository.url, self.name, self.version],
@@ -151,14 +161,16 @@ class Served:
         after = f"v{self.version}"
 
         def build(folder: Path) -> dict[str, Any]:
-            rejected = []
+            rejected = {}
             if self._newest() < self.version:
                 rejected = self._contribute(updates, before)
                 self._close(len(updates) - len(rejected))
+            manifest = self.repository.api.base(self.name, after).manifest
+            left_out = self._left_out(manifest, base, updates)
             with self.repository.client(self.repository.maintainer) as client:
                 client.pull(self.name, after, folder / MODEL)
-            manifest = self.repository.api.base(self.name, after).manifest
-            return {"server_lr": manifest.server_lr, "rejected": rejected}
+            told = [f"{name}: {rejected.get(name, 'it was rejected')}" for name in left_out]
+            return {"server_lr": manifest.server_lr, "rejected": told}
 
         found = lab.make_model("serve", f"{self.name} {after}", inputs, len(updates), build)
         for sentence in found.facts["rejected"]:
@@ -174,9 +186,25 @@ class Served:
     def _newest(self) -> int:
         return int(self.repository.api.model(self.name).current.removeprefix("v"))
 
-    def _contribute(self, updates: Sequence[Update], version: str) -> list[str]:
-        """Send all, and return a sentence for each that was rejected."""
-        tokens, rejected = self.repository.tokens, []
+    def _left_out(self, manifest: Manifest, base: Model, updates: Sequence[Update]) -> list[str]:
+        """Return the names of the updates that a base is not made of; raises `Conflict`."""
+        sent = {digest: name for name, digest in _sent(base, updates).items()}
+        fused = [
+            file.sha256 for one in manifest.contributions
+            for file in one.files if file.path == WEIGHTS_FILE
+        ]  # fmt: skip
+        ours = [digest for digest in sent if digest in fused]
+        if manifest.recipe != self.recipe or fused != ours:
+            raise Conflict(
+                f"{manifest.version} of {self.name} is there, and is not what this run makes: it "
+                "was fused by another recipe, or from other contributions.",
+                hint="Begin with models that nobody has contributed to, with another --model.",
+            )
+        return [name for digest, name in sent.items() if digest not in fused]
+
+    def _contribute(self, updates: Sequence[Update], version: str) -> dict[str, str]:
+        """Send all, and return why some were rejected, by their names."""
+        tokens, rejected = self.repository.tokens, dict[str, str]()
         for place, update in enumerate(updates):
             with self.repository.client(tokens[place % len(tokens)]) as client:
                 try:
@@ -185,7 +213,7 @@ class Served:
                     # By this run, before it was interrupted.
                     continue
                 except ContributionRejected as error:
-                    rejected.append(f"{update.name}: {error.message}")
+                    rejected[update.name] = error.message
         return rejected
 
     def _close(self, count: int) -> None:
@@ -205,3 +233,15 @@ class Served:
             if state.state in ENDS:
                 raise Conflict(f"The round of {self.name} was not published: {state.reason}")
             time.sleep(POLL_SECONDS)
+
+
+def _sent(base: Model, updates: Sequence[Update]) -> dict[str, str]:
+    """Return the SHA-256 of each update as it is sent: the body, under the base's names."""
+    digests = {}
+    with TemporaryDirectory() as folder, Checkpoint.from_folder(base.folder()) as ours:
+        file = Path(folder) / WEIGHTS_FILE
+        for update in updates:
+            with Checkpoint.from_folder(update.model.folder()) as theirs:
+                write_body(theirs, ours, file)
+            digests[update.name] = file_sha256(file)
+    return digests

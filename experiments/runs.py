@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,13 +13,15 @@ import yaml
 from pydantic import ValidationError
 
 from coldfusion_shared.errors import InvalidRequest
+from experiments.locks import held
 from experiments.presets import settings_of
-from experiments.settings import Device, RunFile
+from experiments.settings import Device, RunFile, Settings
 
 if TYPE_CHECKING:
     from experiments.lab import Lab
+    from experiments.progress import Clock
 
-RUN, RECORDS, CACHE, SERVED = "run.yaml", "records.jsonl", "cache", "served"
+RUN, RECORDS, CACHE, SERVED, JOBS = "run.yaml", "records.jsonl", "cache", "served", "jobs"
 GIGABYTE = 1e9
 # No protocol, but it has settings, a cache and a clock as they have.
 PRETRAIN = "pretrain"
@@ -34,6 +37,7 @@ def begin(
     device: Device = "auto",
     server: str | None = None,
     model: str | None = None,
+    cache: Path | None = None,
 ) -> RunFile:
     """
     Write the run's file into the folder `out`; one that is there already has to say the same.
@@ -48,6 +52,7 @@ def begin(
         device: what computes.
         server: URL of a server that fuses; null: here.
         model: of that server: owner/name that the models of the lines begin with.
+        cache: shared by several runs; null: one of its own.
 
     Raises:
         InvalidRequest: settings make no sense, or another run is there.
@@ -76,15 +81,21 @@ def begin(
         base_digest=base_digest(base),
         data=str(data.resolve()),
         data_digests=Data(data, settings.datasets).digests(),
+        other_base_digest=_other_digest(settings),
         code=code(),
         libraries=libraries(),
         device=device,
+        cache=None if cache is None else str(cache.resolve()),
         server=server,
         model=model,
         settings=settings,
     )
     if (out / RUN).exists():
-        _check_same(out, load(out), run)
+        before = load(out)
+        _check_same(out, before, run)
+        # Whoever goes on with it tells that code and libraries have changed.
+        kept = {"code": before.code, "libraries": before.libraries}
+        run = run.model_copy(update={**kept, "cache": run.cache or before.cache})
     out.mkdir(parents=True, exist_ok=True)
     _write(out / RUN, run)
     return run
@@ -104,47 +115,116 @@ def load(out: Path) -> RunFile:
 
 
 def perform(
-    out: Path, cache: Path | None = None, *, quiet: bool = False, plan: bool = False
+    out: Path,
+    cache: Path | None = None,
+    *,
+    quiet: bool = False,
+    plan: bool = False,
+    jobs: int = 1,
 ) -> float | None:
     """
     Do what is left of the run in the folder `out`; what is in the cache is done.
 
     Args:
         out: the run's folder.
-        cache: shared by several runs; null: one of its own.
+        cache: from now on; null: the one that it has.
         quiet: tell nothing.
-        plan: only measure a few jobs, and estimate the rest.
+        plan: only measure a few jobs, and estimate the rest; nothing is written.
+        jobs: processes that make some of the seeds each, at most one for each seed.
 
     Returns:
-        About the seconds that all takes, of a plan; else null.
+        About the seconds that all takes in one process, of a plan; else null.
 
     Raises:
-        InvalidRequest: base or data are not those that the run began with.
+        InvalidRequest: base or data are not those that the run began with, or another process is
+            at it.
+        Fault: the machine does not do what it should.
     """
     run = load(out)
     choose_device(run.device)
-    from experiments.planning import estimated
+    from experiments.progress import Clock
+
+    clock = Clock(quiet)
+    if cache is not None:
+        run = run.model_copy(update={"cache": str(cache.resolve())})
+    if plan:
+        from experiments.planning import estimated
+
+        return estimated(_counted(out, run, clock))
+    with held(out):
+        run = _of_now(out, run, clock)
+        if jobs > 1:
+            _apart(out, run, jobs, clock)
+        _made(out, run, clock)
+    return None
+
+
+def _counted(out: Path, run: RunFile, clock: Clock) -> Lab:
+    """Return the run's lab, whose clock knows what is left to do."""
     from experiments.protocols import discover
 
-    lab = _lab(out, run, cache or out / CACHE, quiet)
-    protocol = discover()[run.protocol]
+    lab = _lab(out, run, clock)
     lab.planning = True
-    protocol.run(lab)
-    lab.planning, lab.rates = False, {}
-    if plan:
-        lab.cache.folder.mkdir(parents=True, exist_ok=True)
-        return estimated(lab)
+    discover()[run.protocol].run(lab)
+    lab.planning = False
+    return lab
+
+
+def _made(out: Path, run: RunFile, clock: Clock) -> None:
+    from experiments.protocols import discover
+
+    lab, protocol = _counted(out, run, clock), discover()[run.protocol]
+    lab.notebook.records.begin()
     with ExitStack() as stack:
         if run.server is not None and run.model is not None:
             from experiments.repository import Repository
 
             repository = Repository.of(run.server, run.model, out / SERVED)
             lab.repository = stack.enter_context(closing(repository))
-        stack.enter_context(lab.clock.running())
+        stack.enter_context(clock.running())
         protocol.run(lab)
     arms = list(dict.fromkeys(place.arm for place in lab.notebook.measured))
     lab.notebook.conclude(protocol.reference, protocol.pairs(arms))
-    return None
+
+
+def _apart(out: Path, run: RunFile, jobs: int, clock: Clock) -> None:
+    """Let processes make some of the seeds each, in folders and with a cache of the run's."""
+    from experiments.jobs import divided, go_on, share_cores
+
+    settings = run.settings
+    first = settings.first_seed
+    parts = divided(range(first, first + settings.seeds), jobs)
+    if len(parts) < jobs:
+        clock.say(f"{len(parts)} processes in place of {jobs}: there are no more seeds.")
+    if len(parts) == 1:
+        return
+    share_cores(len(parts))
+    # What a process that was killed has left.
+    shutil.rmtree(out / JOBS, ignore_errors=True)
+    folders = {}
+    for seeds in parts:
+        name = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+        folders[name] = out / JOBS / name.replace(" ", "-")
+        folders[name].mkdir(parents=True)
+        own = settings.model_copy(update={"first_seed": seeds[0], "seeds": len(seeds)})
+        place = {"settings": own, "cache": str(_cache_of(out, run).resolve())}
+        _write(folders[name] / RUN, run.model_copy(update=place))
+    try:
+        go_on(folders, clock)
+    finally:
+        shutil.rmtree(out / JOBS, ignore_errors=True)
+
+
+def _of_now(out: Path, run: RunFile, clock: Clock) -> RunFile:
+    """Return the run's file with the code and the libraries that go on with it, and write it."""
+    from coldfusion_shared.evaluate.software import libraries
+    from experiments.digests import code, engine
+
+    if engine() not in run.code or libraries() != run.libraries:
+        clock.say("The code has changed since the run began: what other code made is made anew.")
+    run = run.model_copy(update={"code": code(), "libraries": libraries()})
+    _write(out / RUN, run)
+    return run
 
 
 def pretrain(
@@ -162,17 +242,17 @@ def pretrain(
         device: what computes.
 
     Raises:
-        InvalidRequest: settings make no sense, or `out` is there.
+        InvalidRequest: settings make no sense, `out` is there, or another process is at it.
     """
     choose_device(device)
-    import shutil
-
     from experiments.pretrain import write_pretrained
+    from experiments.progress import Clock
 
     kept = out.with_name(f".{out.name}.cache")
     run = begin(kept, PRETRAIN, preset, base, data, given, device)
-    write_pretrained(_lab(kept, run, kept / CACHE, quiet=False), out)
-    shutil.rmtree(kept)
+    with held(kept):
+        write_pretrained(_lab(kept, run, Clock()), out)
+        shutil.rmtree(kept)
 
 
 def choose_device(device: Device) -> None:
@@ -191,19 +271,24 @@ def choose_device(device: Device) -> None:
             raise InvalidRequest("There is no GPU that torch can use.", hint="Use --device auto.")
 
 
-def _lab(out: Path, run: RunFile, cache: Path, quiet: bool) -> Lab:
+def _cache_of(out: Path, run: RunFile) -> Path:
+    return out / CACHE if run.cache is None else Path(run.cache)
+
+
+def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
     from coldfusion_shared.evaluate.software import libraries
     from coldfusion_shared.finetune.precision import choose_precision, device_kind
     from experiments.cache import Cache
     from experiments.data import Data
+    from experiments.digests import engine
     from experiments.lab import Lab, model_in
     from experiments.notebook import Notebook
-    from experiments.progress import Clock
     from experiments.records import Records
 
     pretrained = model_in(Path(run.base))
     data = Data(Path(run.data), run.settings.datasets)
-    if pretrained.digest != run.base_digest or data.digests() != run.data_digests:
+    now = (pretrained.digest, data.digests(), _other_digest(run.settings))
+    if now != (run.base_digest, run.data_digests, run.other_base_digest):
         raise InvalidRequest(
             "The base or the data are not those that the run began with.",
             hint="Begin a new run in another folder.",
@@ -213,16 +298,24 @@ def _lab(out: Path, run: RunFile, cache: Path, quiet: bool) -> Lab:
         settings=run.settings,
         data=data,
         pretrained=pretrained,
-        cache=Cache(cache, round(run.settings.cache_gb * GIGABYTE)),
-        clock=Clock(quiet),
+        cache=Cache(
+            _cache_of(out, run), round(run.settings.cache_gb * GIGABYTE), f"engine/{engine()}"
+        ),
+        clock=clock,
         notebook=Notebook(run.protocol, Records(out / RECORDS)),
         machine=f"{device_kind()} {choose_precision('auto')} {libraries()}",
     )
 
 
+def _other_digest(settings: Settings) -> str | None:
+    from coldfusion_shared.evaluate.base_digest import base_digest
+
+    return None if settings.other_base is None else base_digest(Path(settings.other_base))
+
+
 def _check_same(out: Path, before: RunFile, now: RunFile) -> None:
     # The code may have become another since; what it made is in the cache under its own inputs.
-    kept = {"code", "libraries", "device", "preset"}
+    kept = {"code", "libraries", "device", "preset", "cache"}
     was, new = (one.model_dump(exclude=kept) for one in (before, now))
     different = [name for name in was if was[name] != new[name]]
     if different:

@@ -54,6 +54,11 @@ class Measuring(_Part):
     few_shot_lr: Rates = Field(default=(5e-5, 2e-4), description="the same of few-shot scores")
     epochs: Epochs = Field(default=3.0, description="of a finetuned score")
     few_shot_epochs: Epochs = Field(default=10.0, description="of a few-shot score")
+    split: Literal["test", "validation"] = Field(
+        default="test",
+        description="what bases are scored on; validation where recipes are compared, so that none "
+        "is chosen by test examples",
+    )
     every: Count = Field(default=1, description="rounds between two frozen scores of a line")
     finetuned_every: Count = Field(
         default=1000,
@@ -62,11 +67,13 @@ class Measuring(_Part):
 
 
 class Tuning(_Part):
-    """What learning rates are chosen by."""
+    """What learning rates, and methods that need a score, choose by."""
 
-    datasets: Count = Field(default=3, description="data sets, the first of a shuffled pool")
-    share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.3, description="share of Multitask's steps that a rate is tried for"
+    datasets: Count = Field(default=3, description="data sets, evenly spaced among the names")
+    score_datasets: Count = Field(
+        default=100,
+        description="data sets whose frozen scores a greedy soup, a line search, and methods that "
+        "need a score choose by, at most; a soup of K models asks for 2 K - 1 scores",
     )
 
 
@@ -98,9 +105,7 @@ class Settings(_Part):
     datasets: tuple[str, ...] | None = Field(
         default=None, description="names of data sets; null: all in the folder"
     )
-    recipe: Recipe = Field(
-        default=Recipe(server_lr="auto"), description="how rounds are fused, unless compared"
-    )
+    recipe: Recipe = Field(default=Recipe(), description="how rounds are fused, unless compared")
     learning: Learning = Learning()
     measuring: Measuring = Measuring()
     tuning: Tuning = Tuning()
@@ -109,7 +114,13 @@ class Settings(_Part):
     finetuned_datasets: Count = Field(
         default=100, description="data sets of a suite that finetuned scores are of, at most"
     )
-    folds: Count = Field(default=3, description="unseen: parts of the pool, each unseen once")
+    folds: Annotated[int, Field(ge=2, le=100)] = Field(
+        default=3, description="unseen: parts of the pool, each unseen once"
+    )
+    families: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="unseen: data sets that share texts; they are seen or unseen together",
+    )
     folds_run: Count = Field(default=3, description="unseen: folds that are run of these")
     few_shot_datasets: Count = Field(
         default=100, description="few-shot: unseen data sets that are scored at most"
@@ -176,9 +187,17 @@ class RunFile(_Part):
     base_digest: str = Field(description="SHA-256 of its weights, config and tokenizer")
     data: str = Field(description="folder of the data sets")
     data_digests: dict[str, str] = Field(description="SHA-256 of each data set, by name")
-    code: str = Field(description="version of coldfusion, and SHA-256 of the experiments' code")
+    other_base_digest: str | None = Field(
+        default=None, description="the same of the settings' `other_base`; null: there is none"
+    )
+    code: str = Field(
+        description="version of coldfusion, and SHA-256 of the engine's and the experiments' code"
+    )
     libraries: str = Field(description="what computes, with versions")
     device: Device = "auto"
+    cache: str | None = Field(
+        default=None, description="folder of what was made; null: `cache` in the run's own"
+    )
     server: str | None = Field(default=None, description="URL of a server that fuses")
     model: str | None = Field(
         default=None, description="of that server: owner/name that its lines' models begin with"

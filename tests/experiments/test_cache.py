@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
+from threading import Event
 from typing import Any
 
 import pytest
 
-from coldfusion_shared.errors import InvalidRequest
-from experiments.cache import MODEL, Cache
+from experiments.cache import GOING, MODEL, Cache
+from experiments.digests import ENGINE, SHARED, digest_of, engine
+from experiments.faults import Fault
 
 INPUTS = {"base": "a", "seed": 1}
 
@@ -42,6 +48,108 @@ def test_other_inputs_are_made_anew(tmp_path: Path, other: dict[str, Any]) -> No
     assert build.count == 3
 
 
+def test_what_other_code_made_is_made_anew(tmp_path: Path) -> None:
+    build = Builder()
+    for code in ("one", "other", "one"):
+        Cache(tmp_path, 10**6, code).make("kind", INPUTS, build)
+    assert build.count == 2
+
+
+def test_the_code_that_decides_weights_and_scores_is_known_by_its_text(tmp_path: Path) -> None:
+    assert all((SHARED / part).is_dir() for part in ENGINE)
+    assert engine() == engine()
+    file = tmp_path / "codec.py"
+    digests = []
+    for text in ("scale = 1\n", "scale = 2\n"):
+        file.write_text(text)
+        digests.append(digest_of(tmp_path, [file]))
+    assert len({engine(), *digests}) == 3
+
+
+class Slow(Builder):
+    """Begins, and goes on when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = Event(), Event()
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return super().__call__(folder)
+
+
+@contextmanager
+def another(build: Slow, job: Callable[[], Any]) -> Iterator[Future[Any]]:
+    """Do a job beside us, which is under way when the block begins."""
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(job)
+        try:
+            assert build.begun.wait(60)
+            yield found
+        finally:
+            build.go_on.set()
+
+
+def test_what_another_process_makes_is_waited_for(tmp_path: Path) -> None:
+    slow, unused, told = Slow(), Builder(), []
+
+    def waiting() -> None:
+        told.append("waits")
+        slow.go_on.set()
+
+    with another(slow, lambda: Cache(tmp_path, 10**6).make("kind", INPUTS, slow)) as theirs:
+        ours = Cache(tmp_path, 10**6).make("kind", INPUTS, unused, waiting)
+        assert ours == theirs.result()
+    assert (slow.count, unused.count, told) == (1, 0, ["waits"])
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_who_waits_for_what_fails_makes_it(tmp_path: Path) -> None:
+    slow, build = Slow(), Builder()
+
+    def fail(folder: Path) -> dict[str, Any]:
+        slow(folder)
+        raise ValueError
+
+    with another(slow, lambda: Cache(tmp_path, 10**6).make("kind", INPUTS, fail)) as theirs:
+        Cache(tmp_path, 10**6).make("kind", INPUTS, build, slow.go_on.set)
+        assert isinstance(theirs.exception(), ValueError)
+    assert build.count == 1
+
+
+def test_weights_that_another_process_makes_again_are_waited_for(tmp_path: Path) -> None:
+    cache, slow, unused = Cache(tmp_path, 150), Slow(), Builder()
+    for seed in range(2):
+        cache.make("kind", {"seed": seed}, Builder())
+    with another(slow, lambda: cache.weights("kind", {"seed": 0}, slow)) as theirs:
+        other = Cache(tmp_path, 150)
+        ours = other.weights("kind", {"seed": 0}, unused, slow.go_on.set)
+        assert ours == theirs.result() and (ours / "weights").is_file()
+    assert (slow.count, unused.count) == (1, 0)
+
+
+def test_weights_whose_removal_was_cut_off_are_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, build = Cache(tmp_path, 150), Builder()
+    first = cache.make("kind", {"seed": 0}, build)
+
+    def killed(folder: Path, **options: Any) -> None:
+        if folder.name == MODEL or folder.name.startswith(GOING):
+            (folder / "weights").unlink()
+            raise KeyboardInterrupt
+        rmtree(folder, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", killed)
+        cache.make("kind", {"seed": 1}, build)
+    assert list(first.folder.glob(f"{GOING}*"))
+    assert (cache.weights("kind", {"seed": 0}, build) / "weights").is_file()
+    assert build.count == 3
+    assert not list(tmp_path.rglob(f"{GOING}*"))
+
+
 def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10**6)
 
@@ -70,5 +178,5 @@ def test_weights_that_come_out_otherwise_are_refused(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 150)
     cache.make("kind", {"seed": 0}, Builder())
     cache.make("kind", {"seed": 1}, Builder())
-    with pytest.raises(InvalidRequest, match="came out otherwise"):
+    with pytest.raises(Fault, match="came out otherwise"):
         cache.weights("kind", {"seed": 0}, Builder(digest="other"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -13,11 +14,12 @@ from coldfusion_shared.errors import InvalidRequest
 from coldfusion_shared.weights.layout import SINGLE_FILE
 from experiments.__main__ import main
 from experiments.cache import MODEL
+from experiments.faults import Fault
 from experiments.presets import names, settings_of
 from experiments.protocols import discover
 from experiments.report import PAGE
 from experiments.report.finished import Finished
-from experiments.runs import begin, load, perform
+from experiments.runs import RUN, begin, load, perform
 from tests.experiments.conftest import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -109,6 +111,59 @@ def test_a_cache_without_its_weights_is_enough_to_go_on(inputs: Inputs, tmp_path
         shutil.rmtree(folder)
     assert Finished.of(run("second", 2)).arms == ["pretrained", "cold"]
     assert weights and not any(folder.exists() for folder in weights)
+
+
+def test_a_plan_binds_no_folder(
+    inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--base", str(inputs.base), "--data", str(inputs.data), "--out", str(tmp_path / "a")]
+    command = ["run", "federated", *places, "--preset", "tiny", "--device", "cpu", "--quiet"]
+    for seeds in ("1", "2"):
+        assert main([*command, "--seeds", seeds, "--plan"]) == 0, capsys.readouterr().err
+        assert "minutes in all" in capsys.readouterr().out
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "Interrupted. Go on with: python -m experiments resume '{}'\n"),
+        (Fault("No GPU.", "Buy one."), 1, "Error: No GPU.\nBuy one.\n"),
+    ],
+)
+def test_what_ended_a_run_is_told_with_what_to_do(
+    error: BaseException,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / RUN).touch()
+    monkeypatch.setattr("experiments.runs.perform", fail)
+    assert main(["resume", str(run)]) == status
+    assert capsys.readouterr().err == said.format(run)
+
+
+def test_a_run_without_a_report(inputs: Inputs, tmp_path: Path) -> None:
+    begin(tmp_path, "fixed-examples", "tiny", inputs.base, inputs.data, {"seeds": 1}, "cpu")
+    cache = ["--cache", str(inputs.cache)]
+    assert main(["resume", str(tmp_path), "--no-report", "--quiet", *cache]) == 0
+    assert Finished.of(tmp_path).arms and not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "some"])
+def test_a_number_of_processes_is_one_at_least(
+    count: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["resume", str(tmp_path), f"--jobs={count}"])
+    assert "no number of processes" in capsys.readouterr().err
 
 
 def test_resume_without_a_run_says_what_to_do(

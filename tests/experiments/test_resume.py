@@ -14,9 +14,11 @@ import pytest
 from coldfusion_shared.errors import InvalidRequest
 from experiments.cache import MADE
 from experiments.data import Data
+from experiments.locks import held
 from experiments.records import Record, read
-from experiments.runs import CACHE, RECORDS, begin, perform
+from experiments.runs import CACHE, RECORDS, RUN, begin, load, perform
 from tests.experiments.conftest import Inputs
+from tests.experiments.small import tiny_base
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
@@ -79,8 +81,12 @@ def test_lines_that_were_made_apart_are_put_together(inputs: Inputs, tmp_path: P
 def test_what_was_planned_is_what_is_done(inputs: Inputs, tmp_path: Path) -> None:
     begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1}, "cpu")
     assert (perform(tmp_path, quiet=True, plan=True) or 0) > 0
+    assert [entry.name for entry in tmp_path.iterdir()] == [RUN]
     planned = set(made(tmp_path))
     perform(tmp_path, quiet=True)
+    found = results(tmp_path)
+    perform(tmp_path, quiet=True, plan=True)
+    assert results(tmp_path) == found, "a plan leaves what was found out"
     settings = begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1}).settings
     done = set(made(tmp_path)) - planned
     assert len(done) == settings.rounds * settings.contributors
@@ -90,6 +96,55 @@ def test_another_run_is_not_written_over(inputs: Inputs, tmp_path: Path) -> None
     begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {}, "cpu")
     with pytest.raises(InvalidRequest, match="another run.*settings differ"):
         begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"rounds": 9}, "cpu")
+
+
+def test_two_processes_are_not_at_one_run(inputs: Inputs, tmp_path: Path) -> None:
+    begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {}, "cpu")
+    (tmp_path / RECORDS).write_text("kept")
+    with held(tmp_path), pytest.raises(InvalidRequest, match="Another process is at work"):
+        perform(tmp_path, quiet=True)
+    assert (tmp_path / RECORDS).read_text() == "kept"
+
+
+def test_a_run_goes_on_with_its_cache(inputs: Inputs, tmp_path: Path) -> None:
+    out, cache = tmp_path / "run", tmp_path / "shared"
+    given = (PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1, "rounds": 1})
+    begin(out, *given, cache=tmp_path / CACHE)
+    perform(out, cache, quiet=True)
+    assert load(out).cache == str(cache)
+    there = sorted(cache.rglob(MADE))
+    perform(out, quiet=True)
+    # Where the cache is, is not what the run is of.
+    assert begin(out, *given).cache == str(cache)
+    assert there == sorted(cache.rglob(MADE)) == sorted(tmp_path.rglob(MADE))
+
+
+def test_other_code_makes_it_anew_and_says_so(
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = (PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1, "rounds": 1})
+    begin(tmp_path, *given)
+    perform(tmp_path)
+    assert "code has changed" not in capsys.readouterr().err
+    before = made(tmp_path)
+    monkeypatch.setattr("experiments.digests.engine", lambda: "another")
+    begin(tmp_path, *given)
+    perform(tmp_path)
+    assert "code has changed" in capsys.readouterr().err
+    assert len(made(tmp_path)) == 2 * len(before)
+    assert "engine/another" in load(tmp_path).code
+
+
+def test_another_architecture_is_pinned_by_its_digest(inputs: Inputs, tmp_path: Path) -> None:
+    other, out = tiny_base(tmp_path / "other"), tmp_path / "run"
+    settings = {"other_base": str(other)}
+    begin(out, "other-architecture", "tiny", inputs.base, inputs.data, settings, "cpu")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    with pytest.raises(InvalidRequest, match="not those that the run began with"):
+        perform(out, quiet=True)
 
 
 def test_other_data_are_noticed(

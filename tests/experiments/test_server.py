@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from coldfusion_shared.errors import Conflict, InvalidRequest, ModelNotFound
 from experiments.records import Record, read
 from experiments.repository import CONTRIBUTORS, MAINTAINER
-from experiments.runs import RECORDS, begin, perform
+from experiments.runs import CACHE, RECORDS, begin, perform
 from tests.e2e.programs import Server
 from tests.experiments.conftest import Inputs
 from tests.experiments.small import tiny_base
@@ -30,14 +31,19 @@ def server(tmp_path_factory: pytest.TempPathFactory, inputs: Inputs) -> Iterator
     try:
         server.command("model", "create", LINE, "--from", str(inputs.base), "--public")
         # Bases of so few weights have updates that screening finds odd.
-        headers = {"Authorization": f"Bearer {server.admin}"}
-        policy = {**server.get(f"/models/{LINE}")["policy"], "screening": ANY_UPDATE}
-        url = f"{server.url}/v1/models/{LINE}/policy"
-        answer = httpx.put(url, json=policy, headers=headers, trust_env=False, timeout=120)
-        answer.raise_for_status()
+        change(server, screening=ANY_UPDATE)
         yield server
     finally:
         server.end()
+
+
+def change(server: Server, **fields: Any) -> None:
+    """Give the line's model another policy."""
+    headers = {"Authorization": f"Bearer {server.admin}"}
+    policy = {**server.get(f"/models/{LINE}")["policy"], **fields}
+    url = f"{server.url}/v1/models/{LINE}/policy"
+    answer = httpx.put(url, json=policy, headers=headers, trust_env=False, timeout=120)
+    answer.raise_for_status()
 
 
 @pytest.fixture
@@ -58,7 +64,9 @@ def scores(out: Path) -> list[Record]:
 
 @pytest.mark.usefixtures("tokens")
 def test_the_same_seeds_make_the_same_bases(server: Server, inputs: Inputs, tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
+    here, there, other, recipe = (tmp_path / name for name in ("here", "there", "other", "recipe"))
+    # Something that a run without a server does not have.
+    change(server, contributor_weights={"ann": 3.0}, max_share_per_contributor=0.5)
     begin(here, PROTOCOL, "tiny", inputs.base, inputs.data, SIZES, "cpu")
     begin(there, PROTOCOL, "tiny", inputs.base, inputs.data, SIZES, "cpu", server.url, PREFIX)
     perform(here, quiet=True)
@@ -72,6 +80,18 @@ def test_the_same_seeds_make_the_same_bases(server: Server, inputs: Inputs, tmp_
     perform(there, quiet=True)
     assert scores(there) == scores(here)
     assert server.get(f"/models/{LINE}")["current"] == current
+    policy = server.get(f"/models/{LINE}")["policy"]
+    assert policy["contributor_weights"] == {} and policy["screening"] == ANY_UPDATE
+    # What another run has made there is not taken for this one's.
+    given = {**SIZES, "examples": 8}
+    begin(other, PROTOCOL, "tiny", inputs.base, inputs.data, given, "cpu", server.url, PREFIX)
+    with pytest.raises(Conflict, match="v1 of lab/run-cold-0 is there, and is not what this run"):
+        perform(other, quiet=True)
+    # Nor what another recipe has made of the same contributions.
+    pulled: dict[str, Any] = {**SIZES, "recipe": {"pull": 0.5}}
+    begin(recipe, PROTOCOL, "tiny", inputs.base, inputs.data, pulled, "cpu", server.url, PREFIX)
+    with pytest.raises(Conflict, match="another recipe"):
+        perform(recipe, tmp_path / "there" / CACHE, quiet=True)
 
 
 @pytest.mark.usefixtures("tokens")

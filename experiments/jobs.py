@@ -1,0 +1,131 @@
+"""Processes that each make some of a run's seeds; the run itself then finds all of it made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock, Thread
+
+from coldfusion_shared.finetune.threads import available_cores
+from experiments.progress import Clock
+
+COMMAND = (sys.executable, "-m", "experiments", "resume")
+THREADS = "OMP_NUM_THREADS"
+# So long a process that was asked to end may take for it.
+END_SECONDS = 30
+# Of what a process said last: an error, and what to do about it.
+LAST_LINES = 2
+
+
+def divided(seeds: range, parts: int) -> list[range]:
+    """Return at most so many parts of `seeds`, as even as can be, none of them empty."""
+    parts = min(parts, len(seeds))
+    ends = [len(seeds) * part // parts for part in range(parts + 1)]
+    return [seeds[first:end] for first, end in zip(ends, ends[1:], strict=False)]
+
+
+def share_cores(processes: int) -> None:
+    """
+    Compute with a part of the cores, here and in processes to come; OMP_NUM_THREADS has chosen.
+
+    Here, too: how a sum is split among threads decides its last bits, and so what becomes of
+    weights that have to be made again.
+    """
+    if THREADS in os.environ:
+        return
+    import torch
+
+    threads = max(1, available_cores() // processes)
+    os.environ[THREADS] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def go_on(runs: Mapping[str, Path], clock: Clock) -> None:
+    """
+    Go on with several runs, each in a process; who fails is told of. They end when we are stopped.
+
+    Args:
+        runs: their folders, by what they are called.
+        clock: tells what they say.
+    """
+    with clock.others(runs) as tell:
+        children = [_Child(name, folder, tell) for name, folder in runs.items()]
+        try:
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
+                if child.status:
+                    said = " ".join(child.last)
+                    tell(child.called, f"failed, and is left to this process: {said}")
+        finally:
+            for child in children:
+                child.stop()
+            for child in children:
+                child.end()
+
+
+class _Child(Thread):
+    """
+    A process, and who starts it and hears what it says.
+
+    So it never has to wait for that; and as only the main thread is interrupted, there is none that
+    we do not know of.
+    """
+
+    def __init__(self, name: str, folder: Path, tell: Callable[[str, str], None]) -> None:
+        """Make it ready to start."""
+        super().__init__(daemon=True)
+        self.called, self.folder, self.tell = name, folder, tell
+        self.last: deque[str] = deque(maxlen=LAST_LINES)
+        self.starting, self.unwanted = Lock(), False
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def status(self) -> int | None:
+        """What it ended with."""
+        return None if self.process is None else self.process.returncode
+
+    def run(self) -> None:
+        """Tell line by line, until it has ended."""
+        with self.starting:
+            if self.unwanted:
+                return
+            self.process = _started(self.folder)
+        with self.process as process:
+            for line in process.stderr or ():
+                self.last.append(line.strip())
+                if not self.unwanted:
+                    self.tell(self.called, line.strip())
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        with self.starting:
+            self.unwanted = True
+        if self.process is not None:
+            self.process.terminate()
+
+    def end(self) -> None:
+        """Wait until it has ended, but not for long."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _started(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, str(folder), "--no-report"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A terminal would interrupt it, too, and it would say how to go on with its part.
+        process_group=0,
+    )
