@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.errors import InvalidRequest, SuiteChanged
-from coldfusion_shared.evaluate.comparison import Comparison, Difference, compare
+from coldfusion_shared.evaluate.comparison import compare
 from coldfusion_shared.evaluate.jackknife import pseudo_values
 from coldfusion_shared.evaluate.metrics import scorer_of
 from coldfusion_shared.evaluate.results import DatasetResult, Evaluated
-from coldfusion_shared.evaluate.statistics import average_error, dataset_error
-from experiments.records import Group, Record, Records
+from coldfusion_shared.evaluate.statistics import DIFFERENCES, SCORES, dataset_error
+from experiments.averages import (
+    Error,
+    Table,
+    differences,
+    error_of,
+    tables_of,
+    weighted,
+    weights_of,
+)
+from experiments.joining import common
+from experiments.records import Group, Kind, Record, Records
 
 if TYPE_CHECKING:
     from coldfusion_shared.schemas.evaluations import Suite
 
-GROUPS: Mapping[Group, bool | None] = {"all": None, "seen": True, "unseen": False}
+# What an arm's last base is compared with beside other arms: the arm's own first round; and, of
+# its gain over the reference on data sets that are seen, that on those that are not.
+FIRST_ROUND, UNSEEN_GAIN = "its first scored round", "its gain on unseen data sets"
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +41,31 @@ class Place:
     arm: str
     iteration: int
     scoring: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """
+    Two bases by the same seeds on the same data sets.
+
+    Attributes:
+        before: what the one has reached.
+        after: what the other one has.
+        note: which seeds or data sets are left out, as one of the two lacks them.
+    """
+
+    before: Evaluated
+    after: Evaluated
+    note: str | None
+
+    @cached_property
+    def _tables(self) -> list[Table] | None:
+        before, after = tables_of(self.before), tables_of(self.after)
+        return differences(before, after) if before and after else None
+
+    def error(self, weights: Sequence[float]) -> Error | None:
+        """Return the error of a weighted sum of the data sets' differences; null: not known."""
+        return error_of(self._tables, weights, DIFFERENCES) if self._tables else None
 
 
 class Notebook:
@@ -74,110 +113,120 @@ class Notebook:
             reference: the arm that all others are compared with.
             pairs: further arms to compare, each with the one behind it.
         """
-        for place, seeds in self.measured.items():
-            self._means(place, [_side_by_side(parts) for _, parts in sorted(seeds.items())])
+        for place in self.measured:
+            with self._failing(place, "no means"):
+                self._means(place)
         for place in self.measured:
             if place.arm != reference:
-                self._difference(place, reference)
+                ends = place == self._last(place.arm, place.scoring)
+                self._difference(place, reference, groups_apart=ends)
         for arm, against in pairs:
             for scoring in sorted({place.scoring for place in self.measured}):
                 if (last := self._last(arm, scoring)) is not None:
                     self._difference(last, against)
+        for arm, scoring in dict.fromkeys((one.arm, one.scoring) for one in self.measured):
+            first, *later = self._places(arm, scoring)
+            if later:
+                self._compared(later[-1], FIRST_ROUND, first)
+
+    def _places(self, arm: str, scoring: str) -> list[Place]:
+        return sorted(p for p in self.measured if p.arm == arm and p.scoring == scoring)
 
     def _last(self, arm: str, scoring: str) -> Place | None:
-        found = [p for p in self.measured if p.arm == arm and p.scoring == scoring]
-        return max(found, default=None)
+        return max(self._places(arm, scoring), default=None)
 
-    def _means(self, place: Place, found: Sequence[Evaluated]) -> None:
-        together = joined(found)
-        for result in together.results:
-            self._mean(place, together, [result], dataset=result.name, seen=result.seen)
-        for group, seen in GROUPS.items():
-            chosen = [r for r in together.results if seen is None or r.seen is seen]
-            if chosen:
-                self._mean(place, together, chosen, group=group)
-
-    def _mean(
-        self,
-        place: Place,
-        together: Evaluated,
-        results: Sequence[DatasetResult],
-        dataset: str | None = None,
-        seen: bool | None = None,
-        group: Group | None = None,
-    ) -> None:
-        self.add(
-            Record(
-                kind="mean",
-                protocol=self.protocol,
-                arm=place.arm,
-                iteration=place.iteration,
-                dataset=dataset,
-                group=group,
-                seen=seen,
-                scoring=place.scoring,
-                metric=together.metric,
-                value=sum(r.score for r in results) / len(results),
-                standard_error=average_error([r.standard_error for r in results]),
-                note=f"{len(together.seeds)} seeds",
-            )
-        )
-
-    def _difference(self, place: Place, against: str) -> None:
-        other = self._last(against, place.scoring)
-        if other is None:
-            return
-        ours, theirs = self.measured[place], self.measured[other]
-        seeds = sorted(ours.keys() & theirs.keys())
-        note = None
-        if len(seeds) < max(len(ours), len(theirs)):
-            note = f"of {len(seeds)} seeds alone, for want of the others"
+    @contextmanager
+    def _failing(self, place: Place, what: str, against: str | None = None) -> Iterator[None]:
+        """Note what cannot be told in the block, and go on behind it."""
         try:
-            found = compare(
-                *(joined([_side_by_side(one[seed]) for seed in seeds]) for one in (theirs, ours))
-            )
-        except (InvalidRequest, SuiteChanged, IndexError) as error:
-            self.add(
-                Record(
-                    kind="failure",
-                    protocol=self.protocol,
-                    arm=place.arm,
-                    iteration=place.iteration,
-                    scoring=place.scoring,
-                    against=against,
-                    note=f"not compared with {against}: {error}",
-                )
-            )
-            return
-        self._compared(place, against, found, note)
+            yield
+        except (InvalidRequest, SuiteChanged) as error:
+            note = f"{what}: {error}"
+            self._write("failure", place, against=against, note=note)
 
-    def _compared(self, place: Place, against: str, found: Comparison, note: str | None) -> None:
-        groups: dict[Group, Difference | None] = {
-            "all": found.average, "seen": found.seen, "unseen": found.unseen,
-        }  # fmt: skip
-        rows: list[tuple[str | None, Group | None, bool | None, Difference]] = [
-            (one.name, None, one.seen, one.scores) for one in found.datasets
-        ]
-        rows += [(None, group, None, one) for group, one in groups.items() if one is not None]
-        for dataset, group, seen, difference in rows:
-            self.add(
-                Record(
-                    kind="difference",
-                    protocol=self.protocol,
-                    arm=place.arm,
-                    iteration=place.iteration,
-                    dataset=dataset,
-                    group=group,
-                    seen=seen,
-                    scoring=place.scoring,
-                    value=difference.points,
-                    standard_error=difference.standard_error,
-                    low=difference.low,
-                    high=difference.high,
-                    against=against,
-                    note=note,
-                )
+    def _means(self, place: Place) -> None:
+        found = self.measured[place]
+        parts, without = common([found[seed] for seed in sorted(found)])
+        together = joined(parts)
+        told = partial(
+            self._write, "mean", place, metric=together.metric,
+            note=_note(f"{len(found)} seeds", without),
+        )  # fmt: skip
+        for one in together.results:
+            told(
+                dataset=one.name, seen=one.seen, value=one.score, standard_error=one.standard_error
             )
+        tables = tables_of(together)
+        for group, weights in weights_of(together).items():
+            error = error_of(tables, weights, SCORES) if tables else None
+            told(
+                group=group,
+                value=weighted([one.score for one in together.results], weights),
+                standard_error=error and error.standard,
+            )
+
+    def _difference(self, place: Place, against: str, *, groups_apart: bool = False) -> None:
+        other = self._last(against, place.scoring)
+        if other is not None:
+            self._compared(place, against, other, groups_apart=groups_apart)
+
+    def _compared(
+        self, place: Place, against: str, other: Place, *, groups_apart: bool = False
+    ) -> None:
+        """
+        Write by how much a base is better than another one.
+
+        Args:
+            place: of the base.
+            against: what the other one is called.
+            other: its place.
+            groups_apart: whether to write, too, by how much more it is better on data sets that
+                are seen than on the others.
+        """
+        with self._failing(place, f"not compared with {against}", against):
+            pair = self._pair(other, place)
+            for one in compare(pair.before, pair.after).datasets:
+                scores = one.scores
+                self._write(
+                    "difference", place, against=against, dataset=one.name, seen=one.seen,
+                    value=scores.points, standard_error=scores.standard_error,
+                    low=scores.low, high=scores.high, note=pair.note,
+                )  # fmt: skip
+            weights = weights_of(pair.after)
+            for group in weights:
+                self._gain(place, against, group, pair, weights[group])
+            if groups_apart and {"seen", "unseen"} <= weights.keys():
+                both = zip(weights["seen"], weights["unseen"], strict=True)
+                less = [seen - unseen for seen, unseen in both]
+                self._gain(place, UNSEEN_GAIN, "seen", pair, less)
+
+    def _pair(self, before: Place, after: Place) -> Pair:
+        was, now = self.measured[before], self.measured[after]
+        seeds = sorted(was.keys() & now.keys())
+        parts, without = common([side[seed] for side in (was, now) for seed in seeds])
+        note, count = None, len(seeds)
+        if count < max(len(was), len(now)):
+            note = f"of {count} seeds alone, for want of the others"
+        return Pair(joined(parts[:count]), joined(parts[count:]), _note(note, without))
+
+    def _gain(
+        self, place: Place, against: str, group: Group, pair: Pair, weights: Sequence[float]
+    ) -> None:
+        """Write a weighted sum of the differences of data sets."""
+        results = zip(pair.before.results, pair.after.results, strict=True)
+        value = weighted([now.score - was.score for was, now in results], weights)
+        error = pair.error(weights)
+        self._write(
+            "difference", place, against=against, group=group, value=value,
+            standard_error=error and error.standard,
+            low=error and value - error.half_width,
+            high=error and value + error.half_width,
+            note=pair.note,
+        )  # fmt: skip
+
+    def _write(self, kind: Kind, place: Place, **values: Any) -> None:
+        """Write a record of all seeds."""
+        self.add(Record(kind=kind, protocol=self.protocol, **vars(place), **values))
 
 
 def joined(found: Sequence[Evaluated]) -> Evaluated:
@@ -208,14 +257,10 @@ def _joined(suite: Suite, results: Sequence[DatasetResult]) -> DatasetResult:
     )
 
 
-def _side_by_side(parts: Sequence[Evaluated]) -> Evaluated:
-    """Return several suites of one seed as one, as of the folds of a pool."""
-    if len(parts) == 1:
-        return parts[0]
-    suite = parts[0].suite
-    datasets = [entry for part in parts for entry in part.suite.datasets]
-    results = tuple(result for part in parts for result in part.results)
-    return replace(parts[0], suite=suite.model_copy(update={"datasets": datasets}), results=results)
+def _note(note: str | None, without: Sequence[str]) -> str | None:
+    """Return a note, and which data sets not all seeds have."""
+    left = f"without {', '.join(without)}, which not every seed has" if without else None
+    return "; ".join(one for one in (note, left) if one) or None
 
 
 def _error_of_examples(suite: Suite, result: DatasetResult) -> float | None:

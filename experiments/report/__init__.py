@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.cache import write_text
 from experiments.records import Group, Record
-from experiments.report.claims import experiment_of, judged
+from experiments.report.claims import ALIKE, Judged, experiment_of, judged
 from experiments.report.document import (
     Block,
     Heading,
@@ -18,9 +18,17 @@ from experiments.report.document import (
     html,
     markdown,
 )
-from experiments.report.finished import Finished
+from experiments.report.finished import Finished, labelled
 from experiments.report.plots import draw_course, draw_gains
-from experiments.report.tables import arms_table, claims_table, is_told, means_csv, pairs_table
+from experiments.report.tables import (
+    arms_table,
+    claims_table,
+    found_text,
+    is_told,
+    means_csv,
+    pairs_table,
+    paper_text,
+)
 
 PAGE, TEXT, NUMBERS = "report.html", "report.md", "numbers.csv"
 GROUPS: tuple[Group, ...] = ("all", "seen", "unseen")
@@ -39,7 +47,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         InvalidRequest: one of them is no run, or has not ended.
     """
-    runs = [Finished.of(folder) for folder in folders]
+    runs = labelled([Finished.of(folder) for folder in folders])
     out.mkdir(parents=True, exist_ok=True)
     blocks: list[Block] = [Heading(1, TITLE), *_summary(runs)]
     for finished in runs:
@@ -59,23 +67,32 @@ def _summary(runs: Sequence[Finished]) -> list[Block]:
     blocks: list[Block] = [
         Paragraph(
             f"Of {len(found)} findings of the paper that were looked at: {told}. A finding is "
-            "shown where the interval of 95% of our own paired difference leaves out zero."
+            "shown where the interval of 95% of our own paired difference leaves out zero; that "
+            f"two are alike, where it lies whole within -{ALIKE:g} to +{ALIKE:g} points; what most "
+            "data sets do, where the interval of their share leaves out one half."
         )
     ]
     lower = [
-        f"{one.claim.text}: {one.found.value:+.2f} points here, {one.claim.points:+.2f} there"
-        for one in found
-        if one.found and one.found.value is not None and one.claim.points is not None
-        and one.found.value < one.claim.points
-    ]  # fmt: skip
+        _lower(finished, one) for finished in runs for one in judged(finished) if _is_lower(one)
+    ]
     if lower:
         blocks += [Paragraph("Lower here than in the paper:"), Items(lower)]
     return blocks
 
 
+def _is_lower(one: Judged) -> bool:
+    paper = one.claim.points if one.claim.share is None else one.claim.share
+    ours = None if one.found is None else one.found.value
+    return ours is not None and paper is not None and ours < paper
+
+
+def _lower(finished: Finished, one: Judged) -> str:
+    where = f"{finished.title}: " if finished.label else ""
+    return f"{where}{one.claim.text}: {found_text(one)} here, {paper_text(one)} there"
+
+
 def _section(finished: Finished, out: Path) -> list[Block]:
-    run = finished.run
-    blocks: list[Block] = [Heading(2, run.protocol), *_scale(finished)]
+    blocks: list[Block] = [Heading(2, finished.title), *_scale(finished)]
     if (table := claims_table(finished)) is not None:
         blocks += [Heading(3, "Beside the paper"), table]
     for scoring in finished.scorings:
@@ -87,14 +104,18 @@ def _section(finished: Finished, out: Path) -> list[Block]:
 
 def _scale(finished: Finished) -> list[Block]:
     run, settings = finished.run, finished.run.settings
-    experiment = experiment_of(run.protocol)
+    experiment, measuring = experiment_of(run.protocol), settings.measuring
+    scored = f"{measuring.test} test examples"
+    if measuring.split == "validation":
+        scored = f"{(measuring.validation + 1) // 2} validation examples"
     lines = [
-        f"Data sets: {len(run.data_digests)}. Rounds: {settings.rounds}, contributions to each: "
+        f"Data sets of the run: {len(run.data_digests)}; each table says below which its means "
+        "are of",
+        f"Rounds: {settings.rounds}, contributions to each: "
         f"{settings.contributors}, unless compared. Examples of a contribution: up to "
         f"{settings.examples}, epochs: {settings.learning.epochs:g}, tokens: "
         f"{settings.learning.max_length}. Seeds: {settings.seeds}",
-        f"Scored by {settings.measuring.train} examples to learn from and "
-        f"{settings.measuring.test} to test on, of each data set at most",
+        f"Scored on {scored} of each data set at most, having learnt from {measuring.train}",
         f"Base {run.base_digest[:12]} in {Path(run.base).name}; preset {run.preset}; {run.code}; "
         f"{run.libraries}" + (f"; fused by {run.server}" if run.server else ""),
     ]
@@ -110,14 +131,19 @@ def _scored(finished: Finished, scoring: str, out: Path) -> list[Block]:
         table = arms_table(finished, scoring, group)
         if table is None:
             continue
-        over = "all data sets" if group == "all" else f"{group} data sets"
-        blocks += [Heading(3, f"{scoring.capitalize()}, {over}"), table]
+        over, names = finished.over(scoring, group), finished.datasets(scoring, group)
+        blocks += [
+            Heading(3, f"{scoring.capitalize()}, {over}"),
+            Paragraph(f"Means over {over}: {', '.join(names)}."),
+            table,
+        ]
         file = draw_course(finished, scoring, group, out)
-        blocks.append(Picture(file, f"{scoring} scores, mean over {over}, by round"))
+        blocks.append(Picture(file, f"{scoring} scores, means over {over}, by round"))
     others = [arm for arm in finished.arms if arm != finished.reference]
     file_of_gains = draw_gains(finished, others[0], scoring, out) if others else None
     if file_of_gains is not None:
-        blocks.append(Picture(file_of_gains, f"gain of {others[0]} by data set, {scoring}"))
+        told = f"gain of {others[0]} over {finished.reference} by data set, {scoring}"
+        blocks.append(Picture(file_of_gains, told))
         blocks.append(Paragraph(_spread(finished, others[0], scoring)))
     return blocks
 

@@ -9,10 +9,15 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from coldfusion_shared.evaluate.statistics import CONFIDENCE
 from experiments.records import Group, Record
 from experiments.report.finished import Finished
 
 Verdict = Literal["agrees", "not shown", "contradicts", "not measured"]
+# What lies between two bases that are called alike, in points to either side, at most.
+ALIKE = 1.0
+# The share of data sets that gain by chance, in percent.
+EVEN = 50.0
 
 
 class _Part(BaseModel):
@@ -28,7 +33,8 @@ class Claim(_Part):
     scoring: str
     group: Group
     points: Annotated[float | None, Field(description="the paper's; null: it gives none")] = None
-    expects: Literal["higher", "alike"]
+    share: Annotated[float | None, Field(description="the paper's, in percent; of most")] = None
+    expects: Literal["higher", "alike", "most"]
 
 
 class Experiment(_Part):
@@ -45,9 +51,9 @@ class Judged:
 
     Attributes:
         claim: the paper's.
-        found: our difference; null: it was not measured.
+        found: our difference, or share of the data sets; null: it was not measured.
         verdict: what is to be said.
-        text: the same, with how far we are from the paper's figure.
+        text: the same, with how far we are from the paper's figure, and of which seeds it is.
     """
 
     claim: Claim
@@ -70,20 +76,50 @@ def judged(finished: Finished) -> list[Judged]:
 
 
 def _judged(finished: Finished, claim: Claim) -> Judged:
-    swept = [arm for arm in finished.arms if arm != finished.reference]
+    found = _share(finished, claim) if claim.expects == "most" else _difference(finished, claim)
+    if found is None or found.value is None:
+        return Judged(claim, None, "not measured", "not measured")
+    verdict = _verdict(claim, found)
+    told = (verdict, _distance(claim, found), found.note)
+    return Judged(claim, found, verdict, "; ".join(one for one in told if one))
+
+
+def _difference(finished: Finished, claim: Claim) -> Record | None:
+    # A sweep's arms are lines; what is learnt at one place stands beside them.
+    swept = [arm for arm in finished.arms if finished.last_iteration(arm, claim.scoring)]
     ends = {"first": swept[0], "last": swept[-1]} if swept else {}
     arm, against = (ends.get(name, name) for name in (claim.arm, claim.against))
     found = finished.difference(arm, against, claim.scoring, claim.group)
-    turned = False
-    if found is None:
-        # Of a sweep's ends one difference is enough.
-        found, turned = finished.difference(against, arm, claim.scoring, claim.group), True
-    if found is None or found.value is None:
-        return Judged(claim, None, "not measured", "not measured")
-    if turned:
-        found = _turned(found)
-    verdict = _verdict(claim, found)
-    return Judged(claim, found, verdict, verdict + _distance(claim, found))
+    if found is not None:
+        return found
+    # Of a sweep's ends one difference is enough.
+    found = finished.difference(against, arm, claim.scoring, claim.group)
+    return found and _turned(found)
+
+
+def _share(finished: Finished, claim: Claim) -> Record | None:
+    """
+    Return on how many percent of the data sets an arm's last base is above the reference.
+
+    The interval is the binomial distribution's (Clopper and Pearson 1934). It is about whether
+    gains come more often than losses, data set by data set; what moves all of them together is in
+    the interval of their average.
+    """
+    gains = [
+        one
+        for one in finished.gains(claim.arm, claim.scoring)
+        if claim.group in ("all", "seen" if one.seen else "unseen")
+    ]
+    if claim.against != finished.reference or not gains:
+        return None
+    from scipy.stats import binomtest
+
+    better = sum((one.value or 0.0) > 0 for one in gains)
+    low, high = binomtest(better, len(gains)).proportion_ci(CONFIDENCE)
+    return Record(
+        kind="measure", protocol=finished.run.protocol, arm=claim.arm, scoring=claim.scoring,
+        value=100.0 * better / len(gains), low=100.0 * low, high=100.0 * high, note=gains[0].note,
+    )  # fmt: skip
 
 
 def _turned(found: Record) -> Record:
@@ -96,16 +132,19 @@ def _verdict(claim: Claim, found: Record) -> Verdict:
     if found.low is None or found.high is None:
         return "not shown"
     if claim.expects == "alike":
-        return "agrees" if found.low <= 0 <= found.high else "contradicts"
-    if found.low > 0:
+        if found.low >= -ALIKE and found.high <= ALIKE:
+            return "agrees"
+        return "contradicts" if found.low > ALIKE or found.high < -ALIKE else "not shown"
+    nothing = EVEN if claim.expects == "most" else 0.0
+    if found.low > nothing:
         return "agrees"
-    return "contradicts" if found.high < 0 else "not shown"
+    return "contradicts" if found.high < nothing else "not shown"
 
 
-def _distance(claim: Claim, found: Record) -> str:
+def _distance(claim: Claim, found: Record) -> str | None:
     if claim.points is None or found.value is None:
-        return ""
+        return None
     missing = claim.points - found.value
     if missing > 0:
-        return f"; {missing:.2f} points below the paper's figure"
-    return "; the paper's figure is reached"
+        return f"{missing:.2f} points below the paper's figure"
+    return "the paper's figure is reached"

@@ -28,7 +28,7 @@ def draw_course(finished: Finished, scoring: str, group: Group, folder: Path) ->
     To the left their means, whose errors are mostly those of the test examples, which all arms
     share; to the right their gains over the reference, paired, from which that is taken off.
     """
-    stem = f"{finished.run.protocol}-{scoring}-{group}"
+    stem = f"{finished.stem}-{scoring}-{group}"
     for ending in FORMATS:
         with drawing(folder / f"{stem}.{ending}", (WIDTH, HEIGHT)) as figure:
             scores, gains = figure.subplots(1, 2)
@@ -50,7 +50,7 @@ def draw_gains(finished: Finished, arm: str, scoring: str, folder: Path) -> Path
     gains = sorted(finished.gains(arm, scoring), key=lambda one: one.value or 0.0)
     if not gains:
         return None
-    stem = f"{finished.run.protocol}-{scoring}-gains"
+    stem = f"{finished.stem}-{scoring}-gains"
     for ending in FORMATS:
         size = (WIDTH, 1.3 + BAR * len(gains))
         with drawing(folder / f"{stem}.{ending}", size) as figure:
@@ -121,5 +121,4 @@ def _draw_bars(axes: Axes, gains: Sequence[Record]) -> None:
 
 
 def _title(finished: Finished, scoring: str, group: Group) -> str:
-    over = "all data sets" if group == "all" else f"{group} data sets"
-    return f"{finished.run.protocol}: {scoring}, {over}"
+    return f"{finished.title}: {scoring}, {finished.over(scoring, group)}"

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 
 from experiments.records import Group, Record
-from experiments.report.claims import judged
+from experiments.report.claims import Judged, judged
 from experiments.report.document import Table
 from experiments.report.finished import Finished
 
@@ -31,13 +31,38 @@ def difference_text(record: Record | None) -> str:
     return f"{record.value:+.2f} ({record.low:+.2f} to {record.high:+.2f})"
 
 
+def share_text(record: Record) -> str:
+    """Return a share of data sets with its interval, as 75% (53% to 90%)."""
+    return f"{record.value:.0f}% ({record.low:.0f}% to {record.high:.0f}%)"
+
+
 def verdict_text(record: Record | None) -> str:
-    """Return what can be said of a difference."""
-    if record is None or record.low is None or record.high is None:
+    """Return what can be said of a difference, and of which seeds, where some are left out."""
+    if record is None:
+        return "not known"
+    return f"{_verdict(record)}; {record.note}" if record.note else _verdict(record)
+
+
+def _verdict(record: Record) -> str:
+    if record.low is None or record.high is None:
         return "not known"
     if record.low > 0:
         return "better"
     return "worse" if record.high < 0 else "no difference"
+
+
+def paper_text(one: Judged) -> str:
+    """Return the paper's figure."""
+    if one.claim.share is not None:
+        return f"{one.claim.share:.0f}%"
+    return NONE if one.claim.points is None else f"{one.claim.points:+.2f}"
+
+
+def found_text(one: Judged) -> str:
+    """Return ours."""
+    if one.found is not None and one.claim.expects == "most":
+        return share_text(one.found)
+    return difference_text(one.found)
 
 
 def claims_table(finished: Finished) -> Table | None:
@@ -46,8 +71,8 @@ def claims_table(finished: Finished) -> Table | None:
         [
             one.claim.text,
             f"{one.claim.scoring}, {one.claim.group}",
-            NONE if one.claim.points is None else f"{one.claim.points:+.2f}",
-            difference_text(one.found),
+            paper_text(one),
+            found_text(one),
             one.text,
         ]
         for one in judged(finished)
@@ -109,8 +134,8 @@ def pairs_table(finished: Finished) -> Table | None:
 def means_csv(runs: Iterable[Finished]) -> str:
     """Return all means and differences as CSV."""
     names = [
-        "kind", "protocol", "arm", "against", "iteration", "scoring", "group", "dataset", "seen",
-        "value", "standard_error", "low", "high",
+        "run", "kind", "protocol", "arm", "against", "iteration", "scoring", "group", "dataset",
+        "seen", "value", "standard_error", "low", "high",
     ]  # fmt: skip
     out = io.StringIO()
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
@@ -118,5 +143,5 @@ def means_csv(runs: Iterable[Finished]) -> str:
     for finished in runs:
         for record in finished.records:
             if record.kind in ("mean", "difference"):
-                writer.writerow(record.model_dump())
+                writer.writerow({"run": finished.stem, **record.model_dump()})
     return out.getvalue()
