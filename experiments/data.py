@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from coldfusion_shared.data import TextDataset, load_dataset
 from coldfusion_shared.data.sampling import stratified_order
 from coldfusion_shared.errors import InvalidRequest
 
+Item = TypeVar("Item")
+
 TASK = "classification"
 # Finetuning scores these two; what contributors reach themselves, nobody reads.
 SCORED = 16
+# Added to the seeds of contributors' parts: scores draw their training examples by a line's seed,
+# too, and would otherwise begin with the very examples that its contributors have learnt.
+PARTS = 2**20
 
 
 class Data:
@@ -68,12 +75,18 @@ class Data:
             scored: examples of validation and test part.
         """
         whole = self.dataset(name)
-        order = stratified_order(whole.train.strata, seed)
+        order = stratified_order(whole.train.strata, PARTS + seed)
         size = min(examples, len(order))
         start = (turn * size) % len(order)
         chosen = (order + order)[start : start + size]
         part = replace(whole, train=whole.train.take(sorted(chosen)))
         return part.capped(validation=scored, test=scored, seed=seed)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` of `items`, evenly spaced."""
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def steps_of(examples: int, epochs: float, batch_size: int) -> int:

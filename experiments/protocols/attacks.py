@@ -17,7 +17,7 @@ from experiments.lab import Lab, Model
 from experiments.protocols import protocol
 from experiments.steps.finetuning import contribution_rate
 from experiments.steps.following import PRETRAINED, looked_at
-from experiments.steps.fusing import Update, fused
+from experiments.steps.fusing import Update, by_method, fused
 from experiments.steps.lines import Seat, Way, first_round
 from experiments.steps.scoring import suite_of
 
@@ -60,7 +60,7 @@ def run(lab: Lab) -> None:
         for method in lab.settings.attacked_methods:
             for name, updates in rounds.items():
                 arm = f"{method}, {name}" if name else method
-                recipe = lab.settings.recipe.model_copy(update={"method": method})
+                recipe = by_method(lab.settings.recipe, method)
                 with lab.failing(arm, 1, seed):
                     base = fused(lab, lab.pretrained, updates, recipe)
                     looked_at(lab, arm, base, seed, loaded, [], 1)

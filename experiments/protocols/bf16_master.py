@@ -13,8 +13,8 @@ from experiments.steps.fusing import Update, fused
 from experiments.steps.lines import Fuse, Way
 from experiments.steps.scoring import suite_of
 
-BF16 = "BF16"
-ARMS = {"float32": (None, False), "bfloat16, master": (BF16, False), "bfloat16 alone": (BF16, True)}
+F32, BF16 = "F32", "BF16"
+ARMS = {"float32": (F32, False), "bfloat16, master": (BF16, False), "bfloat16 alone": (BF16, True)}
 
 
 def _pairs(arms: list[str]) -> list[tuple[str, str]]:
@@ -23,7 +23,7 @@ def _pairs(arms: list[str]) -> list[tuple[str, str]]:
 
 @protocol("bf16-master", "a float32 master beside bases in bfloat16", pairs=_pairs)
 def run(lab: Lab) -> None:
-    """The first base is float32 in all arms; what is published after it is not."""
+    """All arms begin with the same base; what is published after it is of each one's own dtype."""
     names, recipe = lab.data.names, lab.settings.recipe
     loaded, last = suite_of(lab, names, names), scorings(lab)
     lr = contribution_rate(lab, names, "all")

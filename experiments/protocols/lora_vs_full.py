@@ -20,9 +20,9 @@ def run(lab: Lab) -> None:
     names = lab.data.names
     loaded, last = suite_of(lab, names, names), scorings(lab)
     arms = {"full": {}, "lora": {"lora": True}}
+    rates = {arm: contribution_rate(lab, names, arm, **options) for arm, options in arms.items()}
     for seed in lab.seeds:
         looked_at(lab, PRETRAINED, lab.pretrained, seed, loaded, last)
         for arm, options in arms.items():
-            lr = contribution_rate(lab, names, arm, **options)
-            way = Way(arm, names, lr, lab.settings.recipe, options=options)
+            way = Way(arm, names, rates[arm], lab.settings.recipe, options=options)
             followed(lab, way, seed, loaded, last)

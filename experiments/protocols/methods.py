@@ -8,12 +8,16 @@ from experiments.lab import Lab
 from experiments.protocols import protocol
 from experiments.steps.finetuning import contribution_rate
 from experiments.steps.following import PRETRAINED, looked_at, scorings
-from experiments.steps.fusing import fused
+from experiments.steps.fusing import by_method, fused
 from experiments.steps.lines import Way, first_round
 from experiments.steps.scoring import suite_of, validation_score
 
 
-@protocol("methods", "every fusing method on the same contributions of one round")
+def _pairs(arms: list[str]) -> list[tuple[str, str]]:
+    return [(arm, "mean") for arm in arms if arm not in (PRETRAINED, "mean")]
+
+
+@protocol("methods", "every fusing method on the same contributions of one round", pairs=_pairs)
 def run(lab: Lab) -> None:
     """A method that cannot fuse these is told with its reason."""
     names = lab.data.names
@@ -27,6 +31,6 @@ def run(lab: Lab) -> None:
                 method = discover()[name]
                 scored = isinstance(method, WeightMethod) and method.needs_score
                 score = validation_score(lab, names) if scored else None
-                recipe = lab.settings.recipe.model_copy(update={"method": name, "parameters": {}})
+                recipe = by_method(lab.settings.recipe, name)
                 base = fused(lab, lab.pretrained, updates, recipe, score=score)
                 looked_at(lab, name, base, seed, loaded, last, 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from coldfusion_shared.rounds.line_search import best
 from coldfusion_shared.schemas.recipes import Recipe
+from experiments.data import spread
 from experiments.lab import Lab, Model
 from experiments.protocols import all_with_first, protocol
 from experiments.steps.finetuning import contribution_rate
@@ -19,8 +20,8 @@ SEARCH = "line search"
 
 def searched(lab: Lab, base: Model, updates: Sequence[Update], seed: int) -> Model:
     """Return the best of several candidates by frozen scores on validation parts."""
-    names = lab.data.names
-    loaded = suite_of(lab, names, names, validation=True)
+    names = spread(lab.data.names, lab.settings.tuning.score_datasets)
+    loaded = suite_of(lab, names, names, chooses=True)
     rates, candidates, scores = lab.settings.server_lrs, [], []
     for rate in rates:
         recipe = lab.settings.recipe.model_copy(update={"server_lr": rate})

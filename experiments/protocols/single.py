@@ -45,8 +45,8 @@ def centralised(lab: Lab, examples: int, rounds: int) -> None:
     """Score the pretrained model finetuned at one place on all that the contributors had."""
     name = dataset_of(lab)
     loaded, last = suite_of(lab, [name], [name]), scorings(lab)
-    rate = contribution_rate(lab, [name], CENTRAL, examples)
     options: dict[str, Any] = {"epochs": lab.settings.learning.epochs * rounds}
+    rate = contribution_rate(lab, [name], CENTRAL, examples, **options)
     for seed in lab.seeds:
         with lab.failing(CENTRAL, seed=seed):
             part = lab.data.part(name, examples, seed, 0, SCORED)

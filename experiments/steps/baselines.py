@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coldfusion_shared.data import TextDataset
 from coldfusion_shared.errors import TrainingFailed
 from coldfusion_shared.schemas.recipes import Recipe
-from experiments.data import steps_of
+from experiments.data import spread, steps_of
 from experiments.lab import Lab, Model
 from experiments.steps.finetuning import best_rate, finetuned
 from experiments.steps.fusing import Score, Update, fused
@@ -38,21 +38,19 @@ class Budget:
     steps: int
 
 
-def budgets(
-    lab: Lab, pool: Sequence[str], seed: int, validation: int | None = None
-) -> list[Budget]:
+def budgets(lab: Lab, pool: Sequence[str], seed: int) -> list[Budget]:
     """Return the budget of a whole line for each data set that takes part in it."""
     settings = lab.settings
     seats = dealt(pool, settings.rounds, settings.contributors, seed)
     turns = Counter(seat.dataset for row in seats for seat in row)
-    return [_budget(lab, name, turns[name], seed, validation) for name in pool if turns[name]]
+    return [_budget(lab, name, turns[name], seed) for name in pool if turns[name]]
 
 
-def _budget(lab: Lab, name: str, turns: int, seed: int, validation: int | None) -> Budget:
+def _budget(lab: Lab, name: str, turns: int, seed: int) -> Budget:
     settings, learning = lab.settings, lab.settings.learning
     own = min(settings.examples, len(lab.data.dataset(name).train))
-    scored = {} if validation is None else {"scored": validation}
-    part = lab.data.part(name, own * turns, seed, **scored)
+    # With the validation part that rates are chosen by: what was tried need not be made again.
+    part = lab.data.part(name, own * turns, seed, scored=settings.measuring.validation)
     return Budget(
         part,
         learning.epochs * own * turns / len(part.train),
@@ -62,13 +60,11 @@ def _budget(lab: Lab, name: str, turns: int, seed: int, validation: int | None) 
 
 def one_shot(lab: Lab, pool: Sequence[str], seed: int) -> list[Update]:
     """Return the pretrained model finetuned once on all that each data set's contributors had."""
-    found = budgets(lab, pool, seed)
     rate = _one_shot_rate(lab, pool)
     updates = []
-    for place, budget in enumerate(found):
-        own = (seed * PLACES + ONE_SHOT) * PLACES + place
+    for place, budget in enumerate(budgets(lab, pool, seed)):
         try:
-            model = finetuned(lab, lab.pretrained, budget.part, rate, own, epochs=budget.epochs)
+            model = _learnt_alone(lab, budget, rate, seed, place)
         except TrainingFailed as error:
             lab.note("failure", "fuse", seed=seed, note=f"{budget.part.name}: {error.message}")
             continue
@@ -76,46 +72,34 @@ def one_shot(lab: Lab, pool: Sequence[str], seed: int) -> list[Update]:
     return updates
 
 
+def _learnt_alone(lab: Lab, budget: Budget, rate: float, seed: int, place: int) -> Model:
+    own = (seed * PLACES + ONE_SHOT) * PLACES + place
+    return finetuned(lab, lab.pretrained, budget.part, rate, own, epochs=budget.epochs)
+
+
 def _one_shot_rate(lab: Lab, pool: Sequence[str]) -> float:
     """Return one rate for all seeds, chosen at the budget of the first."""
-    found = budgets(lab, pool, 0, lab.settings.measuring.validation)
-    count = min(lab.settings.tuning.datasets, len(found))
-    chosen = [found[index * len(found) // count] for index in range(count)]
-    # The epochs are the mean of theirs: they differ where a data set is small.
-    epochs = round(sum(one.epochs for one in chosen) / count, 3)
-    parts = [one.part for one in chosen]
-    return best_rate(lab, lab.pretrained, parts, lab.settings.learning.lr, "fuse", epochs=epochs)
+    chosen = spread(list(enumerate(budgets(lab, pool, 0))), lab.settings.tuning.datasets)
+    return best_rate(
+        lab,
+        lab.settings.learning.lr,
+        "fuse",
+        lambda rate: [_learnt_alone(lab, budget, rate, 0, place) for place, budget in chosen],
+    )
 
 
 def learnt_together(lab: Lab, pool: Sequence[str], seed: int) -> Model:
     """Return Multitask's body after as many steps, on the same examples, as a line takes."""
-    rate = _multitask_rate(lab, pool)
-    return multitask(lab, lab.pretrained, _shares(budgets(lab, pool, seed)), rate, seed)
+    # One rate for all seeds, chosen at the whole budget of the first.
+    rate = best_rate(
+        lab, lab.settings.learning.lr, "multitask", lambda rate: [_joint(lab, pool, rate, 0)]
+    )
+    return _joint(lab, pool, rate, seed)
 
 
-def _multitask_rate(lab: Lab, pool: Sequence[str]) -> float:
-    rates = lab.settings.learning.lr
-    if len(rates) == 1:
-        return rates[0]
-    shares = _shares(budgets(lab, pool, 0, lab.settings.measuring.validation))
-    scores = []
-    for rate in rates:
-        try:
-            tried = multitask(lab, lab.pretrained, shares, rate, 0, lab.settings.tuning.share)
-            scores.append(float(tried.facts.get("validation", 0.0)))
-        except TrainingFailed:
-            scores.append(float("-inf"))
-    best = max(range(len(rates)), key=lambda index: scores[index])
-    told = ", ".join(f"{r:g}: {s:.1f}" for r, s in zip(rates, scores, strict=True))
-    lab.note(
-        "choice", "multitask", value=rates[best],
-        note=f"learning rate by validation scores ({told})",
-    )  # fmt: skip
-    return rates[best]
-
-
-def _shares(found: Sequence[Budget]) -> list[Share]:
-    return [Share(one.part, one.steps) for one in found]
+def _joint(lab: Lab, pool: Sequence[str], rate: float, seed: int) -> Model:
+    shares = [Share(one.part, one.steps) for one in budgets(lab, pool, seed)]
+    return multitask(lab, lab.pretrained, shares, rate, seed)
 
 
 def uniform_soup(lab: Lab, updates: Sequence[Update]) -> Model:

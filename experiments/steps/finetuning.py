@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,11 @@ from coldfusion_shared.data import TextDataset
 from coldfusion_shared.errors import TrainingFailed
 from coldfusion_shared.finetune import FinetuneSettings, finetune
 from experiments.cache import MODEL
+from experiments.data import spread
 from experiments.lab import Lab, Model
+
+# Of parts that rates are tried on; no line has it: nobody contributes just these.
+TUNING_SEED = 2**31
 
 
 def finetuned(
@@ -63,51 +67,79 @@ def finetuned(
 
 def best_rate(
     lab: Lab,
-    base: Model,
-    parts: Sequence[TextDataset],
     rates: Sequence[float],
     arm: str,
-    **options: Any,
+    tried: Callable[[float], Sequence[Model]],
+    iteration: int = 0,
+    seed: int | None = None,
 ) -> float:
     """
-    Return the learning rate of `rates` that does best on the parts' validation examples.
+    Return the learning rate whose models do best on their validation examples.
 
     Args:
         lab: notes what was tried.
-        base: what is finetuned.
-        parts: to learn from, and to be scored on.
         rates: of one, nothing is tried.
         arm: whom it is for.
-        options: further settings of the finetunings.
+        tried: from a rate to what is learnt with it, which may raise `TrainingFailed`.
+        iteration: what else it is for, as a record says it.
+        seed: likewise.
     """
     if len(rates) == 1:
         return rates[0]
-    scores = [_validated(lab, base, parts, rate, options) for rate in rates]
+    scores = [_validated(tried, rate) for rate in rates]
     if lab.planning:
         return rates[0]
     best = max(range(len(rates)), key=lambda index: scores[index])
-    tried = ", ".join(f"{r:g}: {s:.1f}" for r, s in zip(rates, scores, strict=True))
-    lab.note("choice", arm, value=rates[best], note=f"learning rate by validation scores ({tried})")
+    told = ", ".join(f"{r:g}: {s:.1f}" for r, s in zip(rates, scores, strict=True))
+    note = f"learning rate by validation scores ({told})"
+    lab.note("choice", arm, iteration=iteration, seed=seed, value=rates[best], note=note)
     return rates[best]
 
 
-def _validated(
-    lab: Lab, base: Model, parts: Sequence[TextDataset], rate: float, options: dict[str, Any]
-) -> float:
+def _validated(tried: Callable[[float], Sequence[Model]], rate: float) -> float:
     try:
-        found = [finetuned(lab, base, part, rate, 0, **options) for part in parts]
+        found = tried(rate)
     except TrainingFailed:
         return float("-inf")
     return sum(float(one.facts.get("validation", 0.0)) for one in found) / len(found)
 
 
-def tuning_parts(lab: Lab, names: Sequence[str], examples: int) -> list[TextDataset]:
-    """Return parts that rates are chosen by: of some data sets, spread over `names`."""
-    count = min(lab.settings.tuning.datasets, len(names))
-    chosen = [names[index * len(names) // count] for index in range(count)]
-    validation = lab.settings.measuring.validation
-    # A seed that no line has: nobody contributes just these.
-    return [lab.data.part(name, examples, 2**31, scored=validation) for name in chosen]
+def best_on_parts(
+    lab: Lab,
+    base: Model,
+    names: Sequence[str],
+    examples: int,
+    rates: Sequence[float],
+    arm: str,
+    iteration: int = 0,
+    seed: int | None = None,
+    **options: Any,
+) -> float:
+    """
+    Return the learning rate of `rates` that suits `base` best on some of the data sets.
+
+    Args:
+        lab: says of how many.
+        base: what is finetuned.
+        names: of the data sets.
+        examples: to learn from, of each.
+        rates: of one, nothing is tried.
+        arm: whom it is for.
+        iteration: what else it is for, as a record says it.
+        seed: likewise.
+        options: further settings of the finetunings.
+    """
+    chosen = spread(names, lab.settings.tuning.datasets)
+    scored = lab.settings.measuring.validation
+    parts = [lab.data.part(name, examples, TUNING_SEED, scored=scored) for name in chosen]
+    return best_rate(
+        lab,
+        rates,
+        arm,
+        lambda rate: [finetuned(lab, base, part, rate, 0, **options) for part in parts],
+        iteration,
+        seed,
+    )
 
 
 def contribution_rate(
@@ -116,5 +148,5 @@ def contribution_rate(
     """Return the learning rate of contributions, chosen on the pretrained model."""
     learning = lab.settings.learning
     rates = learning.lora_lr if options.get("lora") else learning.lr
-    parts = tuning_parts(lab, names, examples or lab.settings.examples)
-    return best_rate(lab, lab.pretrained, parts, rates, arm, **options)
+    size = examples or lab.settings.examples
+    return best_on_parts(lab, lab.pretrained, names, size, rates, arm, **options)

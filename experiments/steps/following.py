@@ -76,14 +76,13 @@ def learnt(
     last: Sequence[str],
     seed: int,
 ) -> None:
-    """Score one base in ways that train it; each arm has the learning rate that suits it best."""
+    """Score one base in ways that train it, with the learning rates that suit it best."""
     if FINETUNED in last:
         loaded = _some(loaded, lab.settings.finetuned_datasets)
     names = [data.entry.name for data in loaded.datasets]
     for scoring in last:
-        if (arm, scoring) not in lab.rates:
-            lab.rates[arm, scoring] = scoring_rate(lab, arm, model, names, scoring)
-        measured(lab, arm, iteration, model, loaded, scoring, seed, lab.rates[arm, scoring])
+        rate = scoring_rate(lab, arm, iteration, model, names, scoring, seed)
+        measured(lab, arm, iteration, model, loaded, scoring, seed, rate)
 
 
 def _some(loaded: LoadedSuite, most: int) -> LoadedSuite:

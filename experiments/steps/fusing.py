@@ -107,6 +107,19 @@ def fused(
     return lab.make_model("soup", what, inputs, (2 * len(updates) - 1) * score.cost, build)
 
 
+def by_method(recipe: Recipe, method: str) -> Recipe:
+    """
+    Return `recipe` with another method, for a comparison of methods.
+
+    An automatic rate goes by the updates as they came, whatever the method makes of them: a single
+    huge one would make the step of a method small that is not impressed by it. So it is 1 then.
+    """
+    changed: dict[str, Any] = {"method": method, "parameters": {}}
+    if recipe.server_lr == "auto":
+        changed["server_lr"] = 1.0
+    return recipe.model_copy(update=changed)
+
+
 def told(report: dict[str, Any]) -> dict[str, Any]:
     """Return of a fuse's report what experiments ask for."""
     names = ("server_lr", "step_norm", "base_norm", "relative_norm", "mean_cosine")

@@ -29,9 +29,7 @@ class Share:
     steps: int
 
 
-def multitask(
-    lab: Lab, base: Model, shares: Sequence[Share], lr: float, seed: int, part: float = 1.0
-) -> Model:
+def multitask(lab: Lab, base: Model, shares: Sequence[Share], lr: float, seed: int) -> Model:
     """
     Return `base` after learning all of `shares` together; it carries the first one's head.
 
@@ -41,13 +39,12 @@ def multitask(
         shares: data sets, each with its steps.
         lr: learning rate.
         seed: of heads and order.
-        part: of the steps, for trying a rate.
 
     Raises:
         TrainingFailed: it diverges.
     """
     learning = lab.settings.learning
-    steps = [max(1, round(part * share.steps)) for share in shares]
+    steps = [share.steps for share in shares]
     inputs = {
         "base": base.digest,
         "shares": [[share.part.digest, count] for share, count in zip(shares, steps, strict=True)],

@@ -15,23 +15,26 @@ from coldfusion_shared.evaluate.runner import evaluate_base
 from coldfusion_shared.evaluate.software import kept_by
 from coldfusion_shared.evaluate.suite import LoadedSuite, SuiteData
 from coldfusion_shared.schemas.evaluations import Suite, SuiteDataset
-from experiments.data import TASK
+from experiments.data import TASK, spread
 from experiments.lab import Lab, Model
 from experiments.notebook import Place
 from experiments.settings import Settings
-from experiments.steps.finetuning import best_rate
+from experiments.steps.finetuning import best_on_parts
 from experiments.steps.fusing import Score
 
 FROZEN, FINETUNED, FEW_SHOT = "frozen", "finetuned", "few-shot"
 SCORES = "scores.json"
-# Which examples are scored, whatever the seed; and of the draws that rates are tried on.
-SUITE_SEED, TUNING_SEED = 13, 2**31
+# Which examples are scored, whatever the seed.
+SUITE_SEED = 13
+# Of every second validation example: those that bases are scored on where no test part is to be
+# looked at, and those that something is chosen by.
+JUDGED, CHOSEN_BY = 0, 1
 # An example that is learnt from takes as long as so many that are only looked at.
 LEARNING_COSTS = 3
 
 
 def suite_of(
-    lab: Lab, names: Sequence[str], seen: Collection[str] = (), *, validation: bool = False
+    lab: Lab, names: Sequence[str], seen: Collection[str] = (), *, chooses: bool = False
 ) -> LoadedSuite:
     """
     Return data sets to score bases on.
@@ -40,11 +43,13 @@ def suite_of(
         lab: whose limits hold.
         names: of data sets, in their order.
         seen: those that contributors may train on.
-        validation: score validation examples in place of test examples, for what chooses by
-            scores; the other half of them chooses a probe's strength.
+        chooses: whether something is chosen by the scores: they are of validation examples that
+            no base is judged by.
     """
     settings = lab.settings
-    found = [_suite_data(lab, name, seen=name in seen, validation=validation) for name in names]
+    half = None if settings.measuring.split == "test" else JUDGED
+    half = CHOSEN_BY if chooses else half
+    found = [_suite_data(lab, name, name in seen, half) for name in names]
     suite = Suite(
         name="experiments",
         datasets=[one.entry for one in found],
@@ -66,11 +71,11 @@ def _training(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _suite_data(lab: Lab, name: str, *, seen: bool, validation: bool) -> SuiteData:
+def _suite_data(lab: Lab, name: str, seen: bool, half: int | None) -> SuiteData:
     limits, whole = lab.settings.measuring, lab.data.dataset(name)
     dataset = whole.capped(validation=limits.validation, test=limits.test, seed=SUITE_SEED)
-    if validation:
-        dataset = _of_validation(dataset)
+    if half is not None:
+        dataset = _of_validation(dataset, half)
     entry = SuiteDataset(
         name=name,
         task=TASK,
@@ -80,17 +85,17 @@ def _suite_data(lab: Lab, name: str, *, seen: bool, validation: bool) -> SuiteDa
         train=min(limits.train, len(whole.train)),
         validation=len(dataset.validation),
         test=len(dataset.test),
-        digest=dataset.digest if validation else whole.digest,
+        digest=whole.digest if half is None else dataset.digest,
     )
     return SuiteData(entry, dataset, limits.few_shot)
 
 
-def _of_validation(dataset: TextDataset) -> TextDataset:
+def _of_validation(dataset: TextDataset, half: int) -> TextDataset:
     """Return the data set with one half of its validation part to test on, and the other."""
     size = len(dataset.validation)
-    test = dataset.validation.take(range(0, size, 2))
-    # Of a single example both parts are it: nothing is chosen by it that matters.
-    rest = dataset.validation.take(range(1, size, 2)) if size > 1 else test
+    # Of a single example both halves are it: nothing is chosen by it that matters.
+    halves = [range(first if size > 1 else 0, size, 2) for first in (JUDGED, CHOSEN_BY)]
+    test, rest = (dataset.validation.take(halves[one]) for one in (half, 1 - half))
     return replace(dataset, validation=rest, test=test)
 
 
@@ -149,7 +154,7 @@ def scored(
 
     def build(folder: Path) -> dict[str, Any]:
         begun = time.monotonic()
-        kept = lab.cache.folder / "kept"
+        kept = _kept(lab)
         asked = replace(loaded, suite=suite)
         found = evaluate_base(model.folder(), asked, scoring, [seed], kept)
         (folder / SCORES).write_text(found.to_json(), encoding="utf-8")
@@ -170,20 +175,21 @@ def scored(
     return replace(found, suite=loaded.suite, results=results), made.facts["seconds"]
 
 
-def scoring_rate(lab: Lab, arm: str, model: Model, names: Sequence[str], scoring: str) -> float:
-    """Return the learning rate that a base is scored with, chosen on validation parts."""
+def scoring_rate(
+    lab: Lab, arm: str, iteration: int, model: Model, names: Sequence[str], scoring: str, seed: int
+) -> float:
+    """Return the learning rate that a base is scored with, its own, chosen on validation parts."""
     measuring = lab.settings.measuring
     few = scoring == FEW_SHOT
-    count = min(lab.settings.tuning.datasets, len(names))
-    chosen = [names[index * len(names) // count] for index in range(count)]
-    size = measuring.few_shot if few else measuring.train
-    parts = [lab.data.part(name, size, TUNING_SEED, scored=measuring.validation) for name in chosen]
-    return best_rate(
+    return best_on_parts(
         lab,
         model,
-        parts,
+        names,
+        measuring.few_shot if few else measuring.train,
         measuring.few_shot_lr if few else measuring.lr,
         f"{arm}, {scoring}",
+        iteration,
+        seed,
         epochs=measuring.few_shot_epochs if few else measuring.epochs,
         # As the protocols of measuring do it.
         early_stopping=not few,
@@ -192,20 +198,24 @@ def scoring_rate(lab: Lab, arm: str, model: Model, names: Sequence[str], scoring
 
 def validation_score(lab: Lab, names: Sequence[str]) -> Score:
     """
-    Return the mean frozen score on some validation parts, for methods that choose by one.
+    Return the mean frozen score on validation parts, for methods that choose by one.
 
-    A greedy soup asks for it dozens of times: so it is of the data sets that rates are chosen by.
+    A greedy soup asks for it dozens of times: so it may be of some of the data sets alone.
     """
-    count = min(lab.settings.tuning.datasets, len(names))
-    chosen = [names[index * len(names) // count] for index in range(count)]
-    loaded = suite_of(lab, chosen, chosen, validation=True)
+    chosen = spread(names, lab.settings.tuning.score_datasets)
+    loaded = suite_of(lab, chosen, chosen, chooses=True)
 
     def measure(folder: Path) -> float:
-        kept = lab.cache.folder / "kept"
+        kept = _kept(lab)
         return evaluate_base(folder, loaded, FROZEN, [0], kept).average
 
     name = f"frozen validation {loaded.suite.digest()}"
     return Score(name, measure, _cost(loaded, FROZEN))
+
+
+def _kept(lab: Lab) -> Path:
+    """Return where evaluations keep features and results: those of other code are not found."""
+    return lab.cache.folder / "kept" / lab.cache.code.replace("/", "-")
 
 
 def _cost(loaded: LoadedSuite, scoring: str) -> float:

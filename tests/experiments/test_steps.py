@@ -11,17 +11,24 @@ from safetensors.torch import load_file
 
 from coldfusion_shared.data import TextDataset
 from coldfusion_shared.errors import TrainingFailed
+from coldfusion_shared.evaluate.drawing import drawn
 from coldfusion_shared.evaluate.runner import evaluate_base
 from coldfusion_shared.schemas.recipes import Recipe
 from experiments.lab import Lab, Model
 from experiments.notebook import joined
 from experiments.records import read
-from experiments.steps.baselines import budgets, greedy_soup, one_shot, uniform_soup
+from experiments.steps.baselines import (
+    budgets,
+    greedy_soup,
+    learnt_together,
+    one_shot,
+    uniform_soup,
+)
 from experiments.steps.finetuning import best_rate, finetuned
-from experiments.steps.fusing import Score, Update
+from experiments.steps.fusing import Score, Update, by_method
 from experiments.steps.lines import Way, dealt, line
 from experiments.steps.multitask import Share, multitask
-from experiments.steps.scoring import FROZEN, scored, suite_of
+from experiments.steps.scoring import FROZEN, scored, suite_of, validation_score
 from tests.experiments.conftest import Inputs
 from tests.experiments.labs import lab_of
 
@@ -114,7 +121,12 @@ def test_the_rate_that_validates_best_is_chosen(lab: Lab) -> None:
         for rate in rates
     ]
     assert scores[0] != scores[1]
-    found = best_rate(lab, lab.pretrained, [part], rates, "arm", epochs=8.0)
+    found = best_rate(
+        lab,
+        rates,
+        "arm",
+        lambda rate: [finetuned(lab, lab.pretrained, part, rate, 0, epochs=8.0)],
+    )
     assert found == rates[scores.index(max(scores))]
 
 
@@ -186,3 +198,55 @@ def test_seeds_side_by_side_are_what_one_evaluation_of_all_seeds_finds(
     found = joined([part[0] for part in parts if part])
     together = evaluate_base(lab.pretrained.folder(), loaded, FROZEN, [0, 1], tmp_path)
     assert found == together
+
+
+def test_contributors_and_scores_draw_their_examples_apart(lab: Lab) -> None:
+    """With one order for both, a probe would learn from just what its contributor has learnt."""
+    same = 0
+    for seed in range(8):
+        part = set(lab.data.part(NAMES[0], 12, seed).train["text"])
+        same += len(part & set(drawn(lab.data.dataset(NAMES[0]).train, 12, seed)["text"]))
+    # A quarter of 12, eight times, if they are independent; all of them, if not.
+    assert 8 < same < 48
+
+
+def test_what_chooses_looks_at_other_examples_than_what_judges(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    exploring = lab_of(inputs, tmp_path, measuring={"split": "validation"})
+    judged, chosen = (suite_of(exploring, NAMES, chooses=chooses) for chooses in (False, True))
+    for ours, theirs in zip(judged.datasets, chosen.datasets, strict=True):
+        whole = exploring.data.dataset(ours.entry.name)
+        test, other = set(ours.dataset.test["text"]), set(theirs.dataset.test["text"])
+        assert test and other and not test & other
+        assert test | other <= set(whole.validation["text"])
+        # What judges is what the other one chooses a probe's strength by, and the other way.
+        assert set(ours.dataset.validation["text"]) == other
+    usual = suite_of(lab_of(inputs, tmp_path), NAMES)
+    assert all(
+        set(one.dataset.test["text"]) <= set(exploring.data.dataset(one.entry.name).test["text"])
+        for one in usual.datasets
+    )
+
+
+def test_a_soup_chooses_by_as_many_data_sets_as_it_may(
+    lab: Lab, inputs: Inputs, tmp_path: Path
+) -> None:
+    few = lab_of(inputs, tmp_path, tuning={"score_datasets": 1})
+    assert validation_score(lab, NAMES).cost == pytest.approx(
+        len(NAMES) * validation_score(few, NAMES).cost, rel=0.2
+    )
+
+
+def test_the_chosen_multitask_run_is_not_made_twice(inputs: Inputs, tmp_path: Path) -> None:
+    lab = lab_of(inputs, tmp_path)
+    found = learnt_together(lab, NAMES, 0)
+    made = lab.cache.folder / "multitask"
+    assert len(list(made.glob("*/*"))) == len(lab.settings.learning.lr)
+    assert found.facts["steps"] == sum(one.steps for one in budgets(lab, NAMES, 0))
+
+
+def test_methods_are_compared_at_one_rate() -> None:
+    recipe = Recipe(method="ties", parameters={"density": 0.1}, server_lr="auto", pull=0.1)
+    assert by_method(recipe, "median") == Recipe(method="median", server_lr=1.0, pull=0.1)
+    assert by_method(Recipe(server_lr=2.0), "median").server_lr == 2.0
