@@ -50,7 +50,8 @@ With m the number of values of a block, the content of its frame is, all little-
   magnitudes of a block.
 * delta-sign: S scales, F32, then ceil(m / 8) bytes of which bit i says whether value i is
   negative: ``Delta = -scale`` where it is set, ``scale`` where not. An encoder takes the sum of
-  the row's squares by the sum of its magnitudes, but at most twice their mean.
+  the row's squares by the sum of its magnitudes, but at most twice their mean; what is exactly
+  zero in a row that is not gets a sign by chance, drawn from the block's values.
 
 Scales are finite and at least 0; a row that did not change has scale 0. Bits beyond value m are 0.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 
 from coldfusion_shared.fusion.updates import Floats
@@ -22,7 +24,11 @@ MOST_STRETCH = np.float32(2)
 @encodings.register("delta-sign")
 class DeltaSign(BlockEncoding):
     """
-    Signs; what is exactly zero among values that are not is read as positive.
+    Signs; what is exactly zero among values that are not gets one by chance.
+
+    In a coarse dtype most small updates are exactly zero: were they all positive, every contributor
+    would push the same way, and no mean would take that back. The draw is of the block's own
+    values: the same update gives the same bytes, another one other signs.
 
     The mean magnitude of a row u of n values would have the smallest error, but makes every step
     shorter along the update: by the square of the cosine, ``||u||_1^2 / (n ||u||_2^2)``, 0.64 for
@@ -42,7 +48,13 @@ class DeltaSign(BlockEncoding):
     def pack(self, values: Floats, block: Block) -> list[bytes]:
         """Return scales and signs as one part."""
         scales = _scales(np.abs(values), block)
-        return [scales.tobytes() + np.packbits(values < 0).tobytes()]
+        negative = values < 0
+        # Rows that did not change have a scale of 0, and need no signs.
+        drawn = (values == 0) & (block.by_row(scales, block.start, block.stop) > 0)
+        if count := np.count_nonzero(drawn):
+            draws = np.random.default_rng(crc32(values.tobytes()))
+            negative[drawn] = draws.integers(0, 2, count, dtype=np.bool_)
+        return [scales.tobytes() + np.packbits(negative).tobytes()]
 
     def check(self, content: bytes, block: Block) -> None:
         """Check scales and bits; see `BlockEncoding.check`."""
