@@ -26,8 +26,7 @@ from coldfusion_shared.fusion.new_folder import new_folder
 from experiments.faults import Fault
 from experiments.locks import alone
 
-# Raised with every change to the experiments, or to the attackers that they borrow, that makes
-# other weights of the same inputs.
+# Raised with every change to the experiments that makes other weights of the same inputs.
 REVISION = 1
 MADE, MODEL = "made.json", "model"
 # Nobody takes what is called so for weights; what a process that was killed has left goes, too.

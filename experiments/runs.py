@@ -73,7 +73,7 @@ def begin(
         )
     if (server is None) != (model is None):
         raise InvalidRequest("--server and --model go together.")
-    settings = settings_of(preset, protocol, given)
+    settings = _with_whole_paths(settings_of(preset, protocol, given))
     run = RunFile(
         protocol=protocol,
         preset=preset,
@@ -305,6 +305,13 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
         notebook=Notebook(run.protocol, Records(out / RECORDS)),
         machine=f"{device_kind()} {choose_precision('auto')} {libraries()}",
     )
+
+
+def _with_whole_paths(settings: Settings) -> Settings:
+    """Return settings that mean the same to who goes on with the run from another folder."""
+    if settings.other_base is None:
+        return settings
+    return settings.model_copy(update={"other_base": str(Path(settings.other_base).resolve())})
 
 
 def _other_digest(settings: Settings) -> str | None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from coldfusion_shared.schemas.recipes import Recipe
@@ -13,6 +14,7 @@ from coldfusion_shared.weights.checkpoint import Checkpoint
 from coldfusion_shared.weights.layout import SIDE_FILES, SINGLE_FILE
 from coldfusion_shared.weights.write import write_body
 from experiments.cache import MODEL
+from experiments.digests import digest_of
 from experiments.lab import Lab, Model
 from experiments.protocols import protocol
 from experiments.steps.finetuning import contribution_rate
@@ -75,6 +77,8 @@ def _mislabelled(lab: Lab, seat: Seat, seed: int) -> Any:
 
 
 def _attacker(lab: Lab, attack: Attack, own: Update, honest: Sequence[Update], seed: int) -> Update:
+    from benchmarks import attackers
+    from benchmarks import sent as sending
     from benchmarks.attackers import Room
 
     base, others = lab.pretrained, honest[:-1]
@@ -84,6 +88,7 @@ def _attacker(lab: Lab, attack: Attack, own: Update, honest: Sequence[Update], s
         "own": own.model.digest,
         "honest": [update.model.digest for update in others],
         "seed": seed,
+        "code": _code_of(attackers, sending),
     }
 
     def build(folder: Path) -> dict[str, Any]:
@@ -101,6 +106,11 @@ def _attacker(lab: Lab, attack: Attack, own: Update, honest: Sequence[Update], s
 
     what = f"{attack.name}, seed {seed}"
     return Update(own.name, lab.make_model("attack", what, inputs, 1, build))
+
+
+def _code_of(*modules: ModuleType) -> str:
+    files = [Path(str(module.__file__)) for module in modules]
+    return digest_of(files[0].parent, files)
 
 
 def _body(model: Model, base: Model, folder: Path) -> Sent:

@@ -86,14 +86,24 @@ def best_rate(
     """
     if len(rates) == 1:
         return rates[0]
-    scores = [_validated(tried, rate) for rate in rates]
+    scores = {rate: _validated(tried, rate) for rate in _own_order(lab, rates)}
     if lab.planning:
         return rates[0]
-    best = max(range(len(rates)), key=lambda index: scores[index])
-    told = ", ".join(f"{r:g}: {s:.1f}" for r, s in zip(rates, scores, strict=True))
+    best = max(rates, key=lambda rate: scores[rate])
+    told = ", ".join(f"{rate:g}: {scores[rate]:.1f}" for rate in rates)
     note = f"learning rate by validation scores ({told})"
-    lab.note("choice", arm, iteration=iteration, seed=seed, value=rates[best], note=note)
-    return rates[best]
+    if best in (min(rates), max(rates)):
+        side = "lowest" if best == min(rates) else "highest"
+        note += f", the {side} of those tried"
+    lab.note("choice", arm, iteration=iteration, seed=seed, value=best, note=note)
+    return best
+
+
+def _own_order(lab: Lab, rates: Sequence[float]) -> list[float]:
+    """Return the rates, rotated for each process of --jobs, as one waits for what another tries."""
+    first, seeds = lab.settings.first_seed, lab.settings.seeds
+    place = -(-first // seeds) % len(rates)
+    return [*rates[place:], *rates[:place]]
 
 
 def _validated(tried: Callable[[float], Sequence[Model]], rate: float) -> float:

@@ -147,6 +147,16 @@ def test_another_architecture_is_pinned_by_its_digest(inputs: Inputs, tmp_path: 
         perform(out, quiet=True)
 
 
+def test_another_architecture_is_found_from_another_folder(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_base(tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    settings = {"other_base": "other"}
+    begin(Path("run"), "other-architecture", "tiny", inputs.base, inputs.data, settings, "cpu")
+    assert load(Path("run")).settings.other_base == str(tmp_path / "other")
+
+
 def test_other_data_are_noticed(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from coldfusion_shared.errors import TrainingFailed
 from coldfusion_shared.evaluate.drawing import drawn
 from coldfusion_shared.evaluate.runner import evaluate_base
 from coldfusion_shared.schemas.recipes import Recipe
+from experiments.jobs import divided
 from experiments.lab import Lab, Model
-from experiments.notebook import joined
-from experiments.records import read
+from experiments.notebook import Notebook, joined
+from experiments.records import Records, read
 from experiments.steps.baselines import (
     budgets,
     greedy_soup,
@@ -128,6 +130,44 @@ def test_the_rate_that_validates_best_is_chosen(lab: Lab) -> None:
         lambda rate: [finetuned(lab, lab.pretrained, part, rate, 0, epochs=8.0)],
     )
     assert found == rates[scores.index(max(scores))]
+
+
+def validated(score: float) -> list[Model]:
+    return [Model("", Path, facts={"validation": score})]
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [(1e-4, ", the lowest of those tried"), (3e-4, ")"), (1e-3, ", the highest of those tried")],
+)
+def test_a_rate_at_the_end_of_those_tried_is_told_of(
+    lab: Lab, tmp_path: Path, best: float, said: str
+) -> None:
+    records = Records(tmp_path / "records.jsonl")
+    records.begin()
+    noting = replace(lab, notebook=Notebook("main", records))
+    rates = (1e-4, 3e-4, 1e-3)
+    assert best_rate(noting, rates, "arm", lambda rate: validated(float(rate == best))) == best
+    (choice,) = read(records.path)
+    assert str(choice.note).endswith(said)
+
+
+def test_processes_that_share_the_seeds_try_the_rates_in_other_orders(lab: Lab) -> None:
+    rates = (1e-4, 3e-4, 1e-3)
+
+    def first_of(seeds: range) -> float:
+        order: list[float] = []
+
+        def tried(rate: float) -> list[Model]:
+            order.append(rate)
+            return validated(rate)
+
+        own = {"first_seed": seeds[0], "seeds": len(seeds)}
+        theirs = replace(lab, settings=lab.settings.model_copy(update=own))
+        assert best_rate(theirs, rates, "arm", tried) == max(rates)
+        return order[0]
+
+    assert {first_of(part) for part in divided(range(5), 3)} == set(rates)
 
 
 def test_multitask_learns_all_data_sets_with_one_body(lab: Lab) -> None:
