@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+from coldfusion_shared.evaluate.suite import LoadedSuite
 from experiments.cache import Cache
+from experiments.data import spread
 from experiments.lab import Lab
 from experiments.steps.finetuning import finetuned
 from experiments.steps.scoring import FROZEN, LEARNING_COSTS, scored, suite_of
 
 # Examples of the finetunings that are measured: what is the same for both is told from the rest.
 FEW, MORE = 16, 112
+# Data sets that are measured: texts of one may be several times as long as those of another.
+MEASURED = 3
 # A seed that no line has, and a rate that harms nothing.
 SEED, RATE = 2**31, 1e-4
 # Seconds of what is not measured: a fuse of one update.
@@ -46,6 +52,13 @@ class Speed:
         return cost * (self.looked if kind in ("probe", "soup") else FUSED)
 
 
+class Took(NamedTuple):
+    """What finetunings learnt from, and the time that they took."""
+
+    examples: int
+    seconds: float
+
+
 def estimated(lab: Lab) -> float:
     """Return about the seconds that what was counted takes, and tell what there is of each kind."""
     with TemporaryDirectory() as folder:
@@ -59,25 +72,34 @@ def estimated(lab: Lab) -> float:
 
 
 def _speed(lab: Lab) -> Speed:
-    names = lab.data.names
-    # The first one loads libraries, too.
-    _finetuned(lab, FEW, SEED + 1)
-    few, more = (_finetuned(lab, size, SEED) for size in (FEW, MORE))
-    learnt = max(more - few, 0.0) / ((MORE - FEW) * lab.settings.learning.epochs)
+    names, epochs = spread(lab.data.names, MEASURED), lab.settings.learning.epochs
+    # The first ones load libraries, too.
+    _finetuned(lab, names[0], FEW, SEED + 1)
     scored(lab, lab.pretrained, suite_of(lab, names[:1]), FROZEN, SEED)
-    loaded = suite_of(lab, names[-1:])
+    few, more = (_all_finetuned(lab, names, size) for size in (FEW, MORE))
+    # Data sets may have no more than few examples each.
+    learnt = max(more.seconds - few.seconds, 0.0) / max(
+        (more.examples - few.examples) * epochs, 1.0
+    )
+    job = max(few.seconds - learnt * few.examples * epochs, 0.0) / len(names)
+    loaded = suite_of(lab, names)
     begun = time.monotonic()
     scored(lab, lab.pretrained, loaded, FROZEN, SEED + 1)
-    entry = loaded.datasets[0].entry
-    texts = entry.train + entry.validation + entry.test
-    job = max(few - learnt * FEW * lab.settings.learning.epochs, 0.0)
-    return Speed(job, learnt, (time.monotonic() - begun) / texts)
+    looked = (time.monotonic() - begun) / _texts(loaded)
+    return Speed(job, learnt, looked)
 
 
-def _finetuned(lab: Lab, examples: int, seed: int) -> float:
-    """Return the seconds that a finetuning takes."""
-    # Of the data set with the most examples: others may have fewer than are wanted.
-    part = lab.data.part(lab.data.largest(), examples, seed)
+def _texts(loaded: LoadedSuite) -> int:
+    return sum(one.entry.train + one.entry.validation + one.entry.test for one in loaded.datasets)
+
+
+def _all_finetuned(lab: Lab, names: Sequence[str], examples: int) -> Took:
+    took = [_finetuned(lab, name, examples, SEED) for name in names]
+    return Took(sum(one.examples for one in took), sum(one.seconds for one in took))
+
+
+def _finetuned(lab: Lab, name: str, examples: int, seed: int) -> Took:
+    part = lab.data.part(name, examples, seed)
     begun = time.monotonic()
     finetuned(lab, lab.pretrained, part, RATE, seed)
-    return time.monotonic() - begun
+    return Took(len(part.train), time.monotonic() - begun)

@@ -15,10 +15,11 @@ from coldfusion_shared.errors import InvalidRequest
 from experiments.cache import MADE
 from experiments.data import Data
 from experiments.locks import held
+from experiments.planning import FEW
 from experiments.records import Record, read
 from experiments.runs import CACHE, RECORDS, RUN, begin, load, perform
 from tests.experiments.conftest import Inputs
-from tests.experiments.small import tiny_base
+from tests.experiments.small import tiny_base, tiny_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,14 @@ def test_what_was_planned_is_what_is_done(inputs: Inputs, tmp_path: Path) -> Non
     settings = begin(tmp_path, PROTOCOL, "tiny", inputs.base, inputs.data, {"seeds": 1}).settings
     done = set(made(tmp_path)) - planned
     assert len(done) == settings.rounds * settings.contributors
+
+
+def test_data_sets_of_a_few_examples_can_be_planned_for(inputs: Inputs, tmp_path: Path) -> None:
+    data, out = tiny_data(tmp_path / "data"), tmp_path / "run"
+    for train in data.glob("*/train.jsonl"):
+        train.write_text("".join(train.read_text().splitlines(keepends=True)[:FEW]))
+    begin(out, PROTOCOL, "tiny", inputs.base, data, {"seeds": 1}, "cpu")
+    assert (perform(out, quiet=True, plan=True) or 0) > 0
 
 
 def test_another_run_is_not_written_over(inputs: Inputs, tmp_path: Path) -> None:
