@@ -12,6 +12,7 @@ from experiments.report.claims import experiment_of
 from experiments.report.finished import Finished
 from experiments.runs import RECORDS, begin, perform
 from tests.experiments.conftest import Inputs
+from tests.experiments.labs import lab_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Those of the issue.
@@ -35,6 +36,21 @@ def test_it_runs_and_its_records_make_sense(name: str, inputs: Inputs, tmp_path:
     _check_scores(records, run.settings.seeds)
     _check_differences(records, discover()[name].reference)
     assert Finished.of(tmp_path).arms[0] == discover()[name].reference
+
+
+def test_what_attackers_of_other_code_made_is_made_anew(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned() -> set[str]:
+        lab = lab_of(inputs, tmp_path)
+        lab.planning = True
+        discover()["attacks"].run(lab)
+        return set(lab.clock.expected["attack"])
+
+    before = planned()
+    assert before and planned() == before
+    monkeypatch.setattr("experiments.protocols.attacks.digest_of", lambda *_: "another")
+    assert len(planned()) == len(before) and planned().isdisjoint(before)
 
 
 def test_the_papers_claims_are_about_arms_that_there_are() -> None:
