@@ -75,9 +75,14 @@ class Notebook:
         """Begin."""
         self.protocol, self.records = protocol, records
         self.measured: dict[Place, dict[int, list[Evaluated]]] = {}
+        self.choices: set[Record] = set()
 
     def add(self, record: Record) -> None:
-        """Write a record."""
+        """Write a record; a choice only once, however many seeds make it."""
+        if record in self.choices:
+            return
+        if record.kind == "choice":
+            self.choices.add(record)
         self.records.add(record)
 
     def enter(

@@ -70,8 +70,6 @@ def best_rate(
     rates: Sequence[float],
     arm: str,
     tried: Callable[[float], Sequence[Model]],
-    iteration: int = 0,
-    seed: int | None = None,
 ) -> float:
     """
     Return the learning rate whose models do best on their validation examples.
@@ -81,8 +79,6 @@ def best_rate(
         rates: of one, nothing is tried.
         arm: whom it is for.
         tried: from a rate to what is learnt with it, which may raise `TrainingFailed`.
-        iteration: what else it is for, as a record says it.
-        seed: likewise.
     """
     if len(rates) == 1:
         return rates[0]
@@ -95,7 +91,7 @@ def best_rate(
     if best in (min(rates), max(rates)):
         side = "lowest" if best == min(rates) else "highest"
         note += f", the {side} of those tried"
-    lab.note("choice", arm, iteration=iteration, seed=seed, value=best, note=note)
+    lab.note("choice", arm, value=best, note=note)
     return best
 
 
@@ -116,27 +112,21 @@ def _validated(tried: Callable[[float], Sequence[Model]], rate: float) -> float:
 
 def best_on_parts(
     lab: Lab,
-    base: Model,
     names: Sequence[str],
     examples: int,
     rates: Sequence[float],
     arm: str,
-    iteration: int = 0,
-    seed: int | None = None,
     **options: Any,
 ) -> float:
     """
-    Return the learning rate of `rates` that suits `base` best on some of the data sets.
+    Return the learning rate of `rates` that suits the pretrained model best on some data sets.
 
     Args:
         lab: says of how many.
-        base: what is finetuned.
-        names: of the data sets.
+        names: of data sets to take some of.
         examples: to learn from, of each.
         rates: of one, nothing is tried.
         arm: whom it is for.
-        iteration: what else it is for, as a record says it.
-        seed: likewise.
         options: further settings of the finetunings.
     """
     chosen = spread(names, lab.settings.tuning.datasets)
@@ -146,9 +136,7 @@ def best_on_parts(
         lab,
         rates,
         arm,
-        lambda rate: [finetuned(lab, base, part, rate, 0, **options) for part in parts],
-        iteration,
-        seed,
+        lambda rate: [finetuned(lab, lab.pretrained, part, rate, 0, **options) for part in parts],
     )
 
 
@@ -159,4 +147,4 @@ def contribution_rate(
     learning = lab.settings.learning
     rates = learning.lora_lr if options.get("lora") else learning.lr
     size = examples or lab.settings.examples
-    return best_on_parts(lab, lab.pretrained, names, size, rates, arm, **options)
+    return best_on_parts(lab, names, size, rates, arm, **options)

@@ -76,12 +76,12 @@ def learnt(
     last: Sequence[str],
     seed: int,
 ) -> None:
-    """Score one base in ways that train it, with the learning rates that suit it best."""
+    """Score one base in ways that train it."""
     if FINETUNED in last:
         loaded = _some(loaded, lab.settings.finetuned_datasets)
     names = [data.entry.name for data in loaded.datasets]
     for scoring in last:
-        rate = scoring_rate(lab, arm, iteration, model, names, scoring, seed)
+        rate = scoring_rate(lab, names, scoring)
         measured(lab, arm, iteration, model, loaded, scoring, seed, rate)
 
 
