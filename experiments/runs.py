@@ -94,7 +94,7 @@ def begin(
         before = load(out)
         _check_same(out, before, run)
         # Whoever goes on with it tells that code and libraries have changed.
-        kept = {"code": before.code, "libraries": before.libraries}
+        kept = {"code": before.code, "libraries": before.libraries, "learnt": before.learnt}
         run = run.model_copy(update={**kept, "cache": run.cache or before.cache})
     out.mkdir(parents=True, exist_ok=True)
     _write(out / RUN, run)
@@ -148,15 +148,56 @@ def perform(
     if cache is not None:
         run = run.model_copy(update={"cache": str(cache.resolve())})
     if plan:
-        from experiments.planning import estimated
-
-        return estimated(_counted(out, run, clock))
+        return _planned(out, run, clock)
     with held(out):
-        run = _of_now(out, run, clock)
+        run = _of_learnable(out, _of_now(out, run, clock), clock)
         if jobs > 1:
             _apart(out, run, jobs, clock)
         _made(out, run, clock)
     return None
+
+
+def _planned(out: Path, run: RunFile, clock: Clock) -> float:
+    """Return about the seconds that a run takes, with all data sets that it has so far."""
+    from experiments.learnable import learnt_by_pretrained
+    from experiments.planning import estimated
+
+    lab = _counted(out, run, clock)
+    if _is_undecided(run):
+        lab.planning = True
+        learnt_by_pretrained(lab)
+        lab.planning = False
+        clock.say(
+            f"Counted with all {len(run.data_digests)} data sets: those that the base learns "
+            "nothing of are left out as the run begins."
+        )
+    return estimated(lab)
+
+
+def _is_undecided(run: RunFile) -> bool:
+    """Return whether it is still to be found out which data sets are left out."""
+    return run.settings.only_learnable and run.learnt is None
+
+
+def _of_learnable(out: Path, run: RunFile, clock: Clock) -> RunFile:
+    """Return the run's file with what is left out of it decided, and write it."""
+    if not _is_undecided(run):
+        return run
+    from experiments.learnable import learnt_by_pretrained
+    from experiments.progress import Clock
+
+    lab = _lab(out, run, Clock(clock.console.quiet))
+    lab.planning = True
+    learnt_by_pretrained(lab)
+    lab.planning = False
+    with lab.clock.running():
+        learnt = learnt_by_pretrained(lab)
+    left = [name for name, one in learnt.items() if not one.kept]
+    if left:
+        clock.say(f"Left out, as the base learns nothing of them: {', '.join(left)}.")
+    run = run.model_copy(update={"learnt": learnt})
+    _write(out / RUN, run)
+    return run
 
 
 def _counted(out: Path, run: RunFile, clock: Clock) -> Lab:
@@ -293,6 +334,9 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
             "The base or the data are not those that the run began with.",
             hint="Begin a new run in another folder.",
         )
+    if run.learnt is not None:
+        kept = tuple(name for name, one in run.learnt.items() if one.kept)
+        data = Data(Path(run.data), kept)
     return Lab(
         protocol=run.protocol,
         settings=run.settings,
@@ -322,7 +366,7 @@ def _other_digest(settings: Settings) -> str | None:
 
 def _check_same(out: Path, before: RunFile, now: RunFile) -> None:
     # The code may have become another since; what it made is in the cache under its own inputs.
-    kept = {"code", "libraries", "device", "preset", "cache"}
+    kept = {"code", "libraries", "device", "preset", "cache", "learnt"}
     was, new = (one.model_dump(exclude=kept) for one in (before, now))
     different = [name for name in was if was[name] != new[name]]
     if different:

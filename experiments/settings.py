@@ -105,6 +105,12 @@ class Settings(_Part):
     datasets: tuple[str, ...] | None = Field(
         default=None, description="names of data sets; null: all in the folder"
     )
+    only_learnable: bool = Field(
+        default=False,
+        description="leave out data sets that the pretrained model learns nothing of from a "
+        "contribution's examples: its validation score is not above the share of the largest "
+        "class by more than chance. Decided once, before the run begins",
+    )
     recipe: Recipe = Field(default=Recipe(), description="how rounds are fused, unless compared")
     learning: Learning = Learning()
     measuring: Measuring = Measuring()
@@ -178,6 +184,15 @@ class Settings(_Part):
     )
 
 
+class Learnt(_Part):
+    """What the pretrained model learns of a data set from a contribution's examples."""
+
+    score: float = Field(description="validation accuracy in percent")
+    largest: float = Field(description="percent of the validation part that has its largest class")
+    p_value: float = Field(description="of such a score by who always says the largest class")
+    kept: bool = Field(description="whether the data set is in the run")
+
+
 class RunFile(_Part):
     """``run.yaml`` of a run: what was asked for, of what, by which code."""
 
@@ -187,6 +202,9 @@ class RunFile(_Part):
     base_digest: str = Field(description="SHA-256 of its weights, config and tokenizer")
     data: str = Field(description="folder of the data sets")
     data_digests: dict[str, str] = Field(description="SHA-256 of each data set, by name")
+    learnt: dict[str, Learnt] | None = Field(
+        default=None, description="of `only_learnable`, by data set; null: not decided yet, or all"
+    )
     other_base_digest: str | None = Field(
         default=None, description="the same of the settings' `other_base`; null: there is none"
     )

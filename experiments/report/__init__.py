@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.cache import write_text
@@ -29,6 +29,7 @@ from experiments.report.tables import (
     pairs_table,
     paper_text,
 )
+from experiments.settings import Learnt
 
 PAGE, TEXT, NUMBERS = "report.html", "report.md", "numbers.csv"
 GROUPS: tuple[Group, ...] = ("all", "seen", "unseen")
@@ -109,8 +110,8 @@ def _scale(finished: Finished) -> list[Block]:
     if measuring.split == "validation":
         scored = f"{(measuring.validation + 1) // 2} validation examples"
     lines = [
-        f"Data sets of the run: {len(run.data_digests)}; each table says below which its means "
-        "are of",
+        f"Data sets that the run was given: {len(run.data_digests)}; each table says below which "
+        "its means are of",
         f"Rounds: {settings.rounds}, contributions to each: "
         f"{settings.contributors}, unless compared. Examples of a contribution: up to "
         f"{settings.examples}, epochs: {settings.learning.epochs:g}, tokens: "
@@ -119,9 +120,26 @@ def _scale(finished: Finished) -> list[Block]:
         f"Base {run.base_digest[:12]} in {Path(run.base).name}; preset {run.preset}; {run.code}; "
         f"{run.libraries}" + (f"; fused by {run.server}" if run.server else ""),
     ]
+    if run.learnt is not None:
+        lines.insert(1, _left_out(run.learnt))
     if experiment is not None:
         lines.insert(0, f"The paper: {experiment.setting}")
     return [Items(lines)]
+
+
+def _left_out(learnt: Mapping[str, Learnt]) -> str:
+    left = [
+        f"{name} ({one.score:.1f}; {one.largest:.1f})"
+        for name, one in learnt.items()
+        if not one.kept
+    ]
+    if not left:
+        return "None of them was left out: the base learns something of each."
+    return (
+        "Left out before the run began, as the base finetuned on a contribution's examples was not "
+        "above the largest class by more than chance (validation accuracy; share of that class): "
+        f"{', '.join(left)}"
+    )
 
 
 def _scored(finished: Finished, scoring: str, out: Path) -> list[Block]:

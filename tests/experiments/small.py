@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.tiny_models import tiny_bert
@@ -17,13 +18,13 @@ TASKS = {
 SIZES = {"train": 48, "validation": 12, "test": 24}
 
 
-def tiny_data(folder: Path) -> Path:
-    """Write the data sets; return `folder`."""
+def tiny_data(folder: Path, sizes: Mapping[str, int] = SIZES) -> Path:
+    """Write the data sets, with so many examples in each part; return `folder`."""
     for name, words in TASKS.items():
         drawn = random.Random(name)
         (folder / name).mkdir(parents=True)
         seen: set[str] = set()
-        for split, size in SIZES.items():
+        for split, size in sizes.items():
             lines = [_line(drawn, words, index % 2, seen) for index in range(size)]
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (folder / name / f"{split}.jsonl").write_text(text, encoding="utf-8")
