@@ -193,8 +193,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 def _add_manner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="folder that several runs share")
     parser.add_argument(
-        "--jobs", type=_count, default=1, metavar="N",
-        help="processes that make some of the seeds each; by default 1",
+        "--jobs", type=_count, metavar="N",
+        help="processes that make some of the seeds each; by default one for each core, on a GPU 1",
     )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="only estimate how long it takes")
     parser.add_argument(

@@ -13,7 +13,7 @@ from threading import Lock, Thread
 from coldfusion_shared.finetune.threads import available_cores
 from experiments.progress import Clock
 
-COMMAND = (sys.executable, "-m", "experiments", "resume")
+COMMAND = (sys.executable, "-m", "experiments", "resume", "--jobs", "1", "--no-report")
 THREADS = "OMP_NUM_THREADS"
 # So long a process that was asked to end may take for it.
 END_SECONDS = 30
@@ -26,6 +26,22 @@ def divided(seeds: range, parts: int) -> list[range]:
     parts = min(parts, len(seeds))
     ends = [len(seeds) * part // parts for part in range(parts + 1)]
     return [seeds[first:end] for first, end in zip(ends, ends[1:], strict=False)]
+
+
+def usual(seeds: int) -> int:
+    """
+    Return how many processes do the most, for so many seeds.
+
+    On a CPU one for each core, or for as many as OMP_NUM_THREADS gives each; a GPU computes for
+    one at a time anyway.
+    """
+    from coldfusion_shared.finetune.precision import device_kind
+
+    if device_kind() != "cpu":
+        return 1
+    threads = os.environ.get(THREADS, "")
+    each = int(threads) if threads.isdecimal() else 1
+    return max(1, min(seeds, available_cores() // max(1, each)))
 
 
 def share_cores(processes: int) -> None:
@@ -122,7 +138,7 @@ class _Child(Thread):
 
 def _started(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, str(folder), "--no-report"],
+        [*COMMAND, str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

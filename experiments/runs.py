@@ -120,7 +120,7 @@ def perform(
     *,
     quiet: bool = False,
     plan: bool = False,
-    jobs: int = 1,
+    jobs: int | None = 1,
 ) -> float | None:
     """
     Do what is left of the run in the folder `out`; what is in the cache is done.
@@ -130,7 +130,8 @@ def perform(
         cache: from now on; null: the one that it has.
         quiet: tell nothing.
         plan: only measure a few jobs, and estimate the rest; nothing is written.
-        jobs: processes that make some of the seeds each, at most one for each seed.
+        jobs: processes that make some of the seeds each, at most one for each seed; null: as many
+            as do the most.
 
     Returns:
         About the seconds that all takes in one process, of a plan; else null.
@@ -151,6 +152,7 @@ def perform(
         return _planned(out, run, clock)
     with held(out):
         run = _of_learnable(out, _of_now(out, run, clock), clock)
+        jobs = _usual_jobs(run) if jobs is None else jobs
         if jobs > 1:
             _apart(out, run, jobs, clock)
         _made(out, run, clock)
@@ -226,6 +228,13 @@ def _made(out: Path, run: RunFile, clock: Clock) -> None:
         protocol.run(lab)
     arms = list(dict.fromkeys(place.arm for place in lab.notebook.measured))
     lab.notebook.conclude(protocol.reference, protocol.pairs(arms))
+
+
+def _usual_jobs(run: RunFile) -> int:
+    from experiments.jobs import usual
+
+    # What a server is asked to fuse comes one after the other.
+    return 1 if run.server else usual(run.settings.seeds)
 
 
 def _apart(out: Path, run: RunFile, jobs: int, clock: Clock) -> None:

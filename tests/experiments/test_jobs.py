@@ -99,6 +99,27 @@ def test_a_process_is_given_its_share_of_the_cores(monkeypatch: pytest.MonkeyPat
     assert (os.environ[jobs.THREADS], chosen) == ("2", [2])
 
 
+@pytest.mark.parametrize(
+    ("device", "threads", "seeds", "wanted"),
+    [
+        ("cpu", None, 3, 3),
+        ("cpu", None, 20, 8),
+        ("cpu", "2", 20, 4),
+        ("cpu", "16", 20, 1),
+        ("cuda", None, 20, 1),
+    ],
+)
+def test_a_run_has_a_process_for_each_core(
+    device: str, threads: str | None, seeds: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldfusion_shared.finetune.precision.device_kind", lambda: device)
+    monkeypatch.setattr(jobs, "available_cores", lambda: 8)
+    monkeypatch.delenv(jobs.THREADS)
+    if threads:
+        monkeypatch.setenv(jobs.THREADS, threads)
+    assert jobs.usual(seeds) == wanted
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_them_all(how: signal.Signals, inputs: Inputs, tmp_path: Path) -> None:
     out = begun(inputs, tmp_path / "a run")

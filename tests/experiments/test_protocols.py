@@ -38,18 +38,27 @@ def test_it_runs_and_its_records_make_sense(name: str, inputs: Inputs, tmp_path:
     assert Finished.of(tmp_path).arms[0] == discover()[name].reference
 
 
-def test_what_attackers_of_other_code_made_is_made_anew(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "kind", "module"),
+    [("attacks", "attack", "protocols.attacks"), ("main", "multitask", "steps.multitask")],
+)
+def test_what_other_code_of_the_experiments_made_is_made_anew(
+    name: str,
+    kind: str,
+    module: str,
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def planned() -> set[str]:
         lab = lab_of(inputs, tmp_path)
         lab.planning = True
-        discover()["attacks"].run(lab)
-        return set(lab.clock.expected["attack"])
+        discover()[name].run(lab)
+        return set(lab.clock.expected[kind])
 
     before = planned()
     assert before and planned() == before
-    monkeypatch.setattr("experiments.protocols.attacks.digest_of", lambda *_: "another")
+    monkeypatch.setattr(f"experiments.{module}.digest_of", lambda *_: "another")
     assert len(planned()) == len(before) and planned().isdisjoint(before)
 
 
