@@ -155,7 +155,7 @@ class Notebook:
         together = joined(parts)
         told = partial(
             self._write, "mean", place, metric=together.metric,
-            note=_note(f"{len(found)} seeds", without),
+            note=_note("1 seed" if len(found) == 1 else f"{len(found)} seeds", without),
         )  # fmt: skip
         for one in together.results:
             told(
