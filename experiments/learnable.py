@@ -21,8 +21,9 @@ def learnt_by_pretrained(lab: Lab) -> dict[str, Learnt]:
     Return what the pretrained model learns of each data set from a contribution's examples.
 
     A data set is kept where the validation accuracy is above the share of the largest class by an
-    exact binomial test (no information rate; Kuhn and Johnson 2013, 11.2). Neither test examples
-    nor anything that is fused has a say.
+    exact binomial test (no information rate; Kuhn and Johnson 2013, 11.2), with the first of the
+    contributions' learning rates, from the lowest, that gets there. Neither test examples nor
+    anything that is fused has a say.
 
     Args:
         lab: with all data sets. While it plans, all are kept.
@@ -41,8 +42,17 @@ def learnt_by_pretrained(lab: Lab) -> dict[str, Learnt]:
 
 def _learnt(lab: Lab, name: str) -> Learnt:
     part = lab.data.part(name, lab.settings.examples, TUNING_SEED, scored=DECIDED_BY)
+    found = []
+    for rate in sorted(lab.settings.learning.lr):
+        found.append(_decided(lab, part, rate))
+        if found[-1].kept:
+            break
+    return max(found, key=lambda one: one.score)
+
+
+def _decided(lab: Lab, part: TextDataset, rate: float) -> Learnt:
     size = len(part.validation)
-    right = round(_accuracy(lab, part) * size)
+    right = round(_accuracy(lab, part, rate) * size)
     most = max(Counter(part.validation.strata).values())
     p_value = _chance(right, most, size)
     return Learnt(
@@ -53,10 +63,9 @@ def _learnt(lab: Lab, name: str) -> Learnt:
     )
 
 
-def _accuracy(lab: Lab, part: TextDataset) -> float:
-    rates = sorted(lab.settings.learning.lr)
+def _accuracy(lab: Lab, part: TextDataset, rate: float) -> float:
     try:
-        model = finetuned(lab, lab.pretrained, part, rates[len(rates) // 2], 0)
+        model = finetuned(lab, lab.pretrained, part, rate, 0)
     except TrainingFailed:
         return 0.0
     return float(model.facts.get("validation", 0.0)) / 100

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coldfusion_shared.errors import InvalidRequest
+from coldfusion_shared.errors import InvalidRequest, TrainingFailed
 from experiments import learnable
 from experiments.data import Data
 from experiments.lab import Lab, Model
@@ -122,3 +122,29 @@ def test_the_chance_is_that_of_throwing_a_coin(
     assert found.p_value == pytest.approx(wanted, rel=0.01)
     assert found.kept == (wanted < LEVEL)
     assert found.score == pytest.approx(100 * right / size, abs=0.01)
+
+
+def test_the_lowest_rate_that_learns_something_decides(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def learnt(_: Lab, base: Model, part: object, lr: float, seed: int) -> Model:
+        tried.append(lr)
+        if lr == 1.0:
+            raise TrainingFailed("It diverged.")
+        return Model("", Path, facts={"validation": {1e-3: 10.0, 1e-2: 100.0}[lr]})
+
+    monkeypatch.setattr(learnable, "finetuned", learnt)
+
+    def score(*rates: float) -> tuple[float, bool]:
+        tried.clear()
+        learning = lab.settings.learning.model_copy(update={"lr": rates})
+        lab.settings = lab.settings.model_copy(update={"learning": learning})
+        found = learnable._learnt(lab, CHANCE)
+        return found.score, found.kept
+
+    assert score(1.0, 1e-2, 1e-3) == (100.0, True)
+    assert tried == [1e-3, 1e-2]
+    assert score(1.0, 1e-3) == (10.42, False)
+    assert tried == [1e-3, 1.0]
