@@ -147,10 +147,10 @@ def _make_again(made: Made, build: Build) -> None:
         if facts["digest"] != made.facts["digest"]:
             raise Fault(
                 "Weights had to be made again, and came out otherwise: this machine does not "
-                "compute the same twice, or computes with another number of threads than before.",
-                hint="Go on with the weights, as they were, in the cache, or with as many threads "
-                "(OMP_NUM_THREADS). Where neither can be had, begin with an empty cache, and give "
-                "the setting cache_gb room for all weights.",
+                "compute the same twice, as some GPUs, or not the same as the one that made them.",
+                hint="Go on with the weights, as they were, in the cache, or on that machine. "
+                "Where neither can be had, begin with an empty cache, and give the setting "
+                "cache_gb room for all weights.",
             )
         for entry in list((partial / MODEL).iterdir()):
             entry.rename(partial / entry.name)

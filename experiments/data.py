@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from coldfusion_shared.data import TextDataset, load_dataset
+from coldfusion_shared.data.dataset import Split
 from coldfusion_shared.data.sampling import stratified_order
 from coldfusion_shared.errors import InvalidRequest
 
@@ -18,6 +19,8 @@ Item = TypeVar("Item")
 TASK = "classification"
 # Finetuning scores these two; what contributors reach themselves, nobody reads.
 SCORED = 16
+# Which examples are scored, whatever the seed.
+SUITE_SEED = 13
 # Added to the seeds of contributors' parts: scores draw their training examples by a line's seed,
 # too, and would otherwise begin with the very examples that its contributors have learnt.
 PARTS = 2**20
@@ -26,18 +29,20 @@ PARTS = 2**20
 class Data:
     """Data sets by name."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...] | None) -> None:
+    def __init__(self, folder: Path, names: tuple[str, ...] | None, judged: int = 0) -> None:
         """
         Use the data sets in `folder`, each a folder with a file a split.
 
         Args:
             folder: of all data sets.
             names: which of them; null: all.
+            judged: validation examples of each, at most, of which every second one is what bases
+                are judged by; nothing is chosen by these.
 
         Raises:
             InvalidRequest: there is none, or not one of those.
         """
-        self.folder = folder
+        self.folder, self.judged = folder, judged
         there = sorted(path.parent.name for path in folder.glob("*/train.*"))
         self.names = there if names is None else list(names)
         if missing := [name for name in self.names if name not in there]:
@@ -80,7 +85,25 @@ class Data:
         start = (turn * size) % len(order)
         chosen = (order + order)[start : start + size]
         part = replace(whole, train=whole.train.take(sorted(chosen)))
+        if self.judged:
+            part = replace(part, validation=self._not_judged(whole.validation))
         return part.capped(validation=scored, test=scored, seed=seed)
+
+    def _not_judged(self, validation: Split) -> Split:
+        judged = set(halves(validation, self.judged)[0])
+        rest = [index for index in range(len(validation)) if index not in judged]
+        # Of a single example nothing can be chosen that matters.
+        return validation.take(rest) if rest else validation
+
+
+def halves(validation: Split, most: int) -> tuple[list[int], list[int]]:
+    """
+    Return which of at most so many examples bases are judged by, and which something is chosen by.
+
+    Of a single example both halves are it.
+    """
+    indices = sorted(stratified_order(validation.strata, SUITE_SEED)[:most])
+    return indices[::2], indices[1::2] or indices
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -28,34 +28,34 @@ def divided(seeds: range, parts: int) -> list[range]:
     return [seeds[first:end] for first, end in zip(ends, ends[1:], strict=False)]
 
 
-def usual(seeds: int) -> int:
+def usual(seeds: int, threads: int) -> int:
     """
-    Return how many processes do the most, for so many seeds.
+    Return how many processes do the most for so many seeds, each with so many threads.
 
-    On a CPU one for each core, or for as many as OMP_NUM_THREADS gives each; a GPU computes for
-    one at a time anyway.
+    On a CPU as many as it has cores for; a GPU computes for one at a time anyway.
     """
     from coldfusion_shared.finetune.precision import device_kind
 
     if device_kind() != "cpu":
         return 1
-    threads = os.environ.get(THREADS, "")
-    each = int(threads) if threads.isdecimal() else 1
-    return max(1, min(seeds, available_cores() // max(1, each)))
+    return max(1, min(seeds, available_cores() // threads))
 
 
-def share_cores(processes: int) -> None:
+def chosen_threads() -> int:
+    """Return what OMP_NUM_THREADS says, as OpenMP reads it; 1 where it says nothing."""
+    first = os.environ.get(THREADS, "").split(",")[0].strip()
+    return max(1, int(first)) if first.isdecimal() else 1
+
+
+def compute_with(threads: int) -> None:
     """
-    Compute with a part of the cores, here and in processes to come; OMP_NUM_THREADS has chosen.
+    Compute with so many threads, here and in processes to come.
 
-    Here, too: how a sum is split among threads decides its last bits, and so what becomes of
+    How a sum is split among threads decides its last bits, and so what becomes of a line, and of
     weights that have to be made again.
     """
-    if THREADS in os.environ:
-        return
     import torch
 
-    threads = max(1, available_cores() // processes)
     os.environ[THREADS] = str(threads)
     torch.set_num_threads(threads)
 

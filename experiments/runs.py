@@ -85,6 +85,7 @@ def begin(
         code=code(),
         libraries=libraries(),
         device=device,
+        threads=_threads(),
         cache=None if cache is None else str(cache.resolve()),
         server=server,
         model=model,
@@ -94,7 +95,7 @@ def begin(
         before = load(out)
         _check_same(out, before, run)
         # Whoever goes on with it tells that code and libraries have changed.
-        kept = {"code": before.code, "libraries": before.libraries, "learnt": before.learnt}
+        kept = {name: getattr(before, name) for name in ("code", "libraries", "learnt", "threads")}
         run = run.model_copy(update={**kept, "cache": run.cache or before.cache})
     out.mkdir(parents=True, exist_ok=True)
     _write(out / RUN, run)
@@ -143,6 +144,10 @@ def perform(
     """
     run = load(out)
     choose_device(run.device)
+    if run.threads is not None:
+        from experiments.jobs import compute_with
+
+        compute_with(run.threads)
     from experiments.progress import Clock
 
     clock = Clock(quiet)
@@ -151,11 +156,11 @@ def perform(
     if plan:
         return _planned(out, run, clock)
     with held(out):
-        run = _of_learnable(out, _of_now(out, run, clock), clock)
+        run = _of_now(out, run, clock)
         jobs = _usual_jobs(run) if jobs is None else jobs
         if jobs > 1:
             _apart(out, run, jobs, clock)
-        _made(out, run, clock)
+        _made(out, _of_learnable(out, run, clock), clock)
     return None
 
 
@@ -178,7 +183,10 @@ def _planned(out: Path, run: RunFile, clock: Clock) -> float:
 
 def _is_undecided(run: RunFile) -> bool:
     """Return whether it is still to be found out which data sets are left out."""
-    return run.settings.only_learnable and run.learnt is None
+    from experiments.protocols import discover
+
+    pooled = run.protocol != PRETRAIN and discover()[run.protocol].pooled
+    return pooled and run.settings.only_learnable and run.learnt is None
 
 
 def _of_learnable(out: Path, run: RunFile, clock: Clock) -> RunFile:
@@ -234,12 +242,19 @@ def _usual_jobs(run: RunFile) -> int:
     from experiments.jobs import usual
 
     # What a server is asked to fuse comes one after the other.
-    return 1 if run.server else usual(run.settings.seeds)
+    return 1 if run.server else usual(run.settings.seeds, run.threads or 1)
+
+
+def _threads() -> int | None:
+    from coldfusion_shared.finetune.precision import device_kind
+    from experiments.jobs import chosen_threads
+
+    return chosen_threads() if device_kind() == "cpu" else None
 
 
 def _apart(out: Path, run: RunFile, jobs: int, clock: Clock) -> None:
     """Let processes make some of the seeds each, in folders and with a cache of the run's."""
-    from experiments.jobs import divided, go_on, share_cores
+    from experiments.jobs import divided, go_on
 
     settings = run.settings
     first = settings.first_seed
@@ -248,7 +263,6 @@ def _apart(out: Path, run: RunFile, jobs: int, clock: Clock) -> None:
         clock.say(f"{len(parts)} processes in place of {jobs}: there are no more seeds.")
     if len(parts) == 1:
         return
-    share_cores(len(parts))
     # What a process that was killed has left.
     shutil.rmtree(out / JOBS, ignore_errors=True)
     folders = {}
@@ -272,6 +286,7 @@ def _of_now(out: Path, run: RunFile, clock: Clock) -> RunFile:
 
     if engine() not in run.code or libraries() != run.libraries:
         clock.say("The code has changed since the run began: what other code made is made anew.")
+        run = run.model_copy(update={"learnt": None})
     run = run.model_copy(update={"code": code(), "libraries": libraries()})
     _write(out / RUN, run)
     return run
@@ -336,7 +351,9 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
     from experiments.records import Records
 
     pretrained = model_in(Path(run.base))
-    data = Data(Path(run.data), run.settings.datasets)
+    measuring = run.settings.measuring
+    judged = measuring.validation if measuring.split == "validation" else 0
+    data = Data(Path(run.data), run.settings.datasets, judged)
     now = (pretrained.digest, data.digests(), _other_digest(run.settings))
     if now != (run.base_digest, run.data_digests, run.other_base_digest):
         raise InvalidRequest(
@@ -345,7 +362,7 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
         )
     if run.learnt is not None:
         kept = tuple(name for name, one in run.learnt.items() if one.kept)
-        data = Data(Path(run.data), kept)
+        data = Data(Path(run.data), kept, judged)
     return Lab(
         protocol=run.protocol,
         settings=run.settings,
@@ -356,8 +373,13 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
         ),
         clock=clock,
         notebook=Notebook(run.protocol, Records(out / RECORDS)),
-        machine=f"{device_kind()} {choose_precision('auto')} {libraries()}",
+        machine=f"{device_kind()} {choose_precision('auto')} {libraries()}{_told(run.threads)}",
     )
+
+
+def _told(threads: int | None) -> str:
+    """Return what weights depend on beside libraries: other threads make other last bits."""
+    return f" threads/{threads}" if threads is not None and threads > 1 else ""
 
 
 def _with_whole_paths(settings: Settings) -> Settings:
@@ -375,7 +397,7 @@ def _other_digest(settings: Settings) -> str | None:
 
 def _check_same(out: Path, before: RunFile, now: RunFile) -> None:
     # The code may have become another since; what it made is in the cache under its own inputs.
-    kept = {"code", "libraries", "device", "preset", "cache", "learnt"}
+    kept = {"code", "libraries", "device", "preset", "cache", "learnt", "threads"}
     was, new = (one.model_dump(exclude=kept) for one in (before, now))
     different = [name for name in was if was[name] != new[name]]
     if different:

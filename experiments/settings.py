@@ -109,7 +109,8 @@ class Settings(_Part):
         default=False,
         description="leave out data sets that the pretrained model learns nothing of from a "
         "contribution's examples: its validation score is not above the share of the largest "
-        "class by more than chance. Decided once, before the run begins",
+        "class by more than chance. Decided once, before the run begins; protocols of a single "
+        "data set, or of another base, leave out none",
     )
     recipe: Recipe = Field(default=Recipe(), description="how rounds are fused, unless compared")
     learning: Learning = Learning()
@@ -187,7 +188,9 @@ class Settings(_Part):
 class Learnt(_Part):
     """What the pretrained model learns of a data set from a contribution's examples."""
 
-    score: float = Field(description="validation accuracy in percent")
+    score: float | None = Field(
+        description="validation accuracy in percent; null: all trainings diverged"
+    )
     largest: float = Field(description="percent of the validation part that has its largest class")
     p_value: float = Field(description="of such a score by who always says the largest class")
     kept: bool = Field(description="whether the data set is in the run")
@@ -213,6 +216,9 @@ class RunFile(_Part):
     )
     libraries: str = Field(description="what computes, with versions")
     device: Device = "auto"
+    threads: int | None = Field(
+        default=None, description="of each process; null: the machine's own, as on a GPU"
+    )
     cache: str | None = Field(
         default=None, description="folder of what was made; null: `cache` in the run's own"
     )

@@ -24,6 +24,8 @@ class Protocol:
         reference: the arm that all others are compared with.
         pairs: from the arms that were measured to further ones to compare, each with another.
         served: whether its lines can be made by a running server.
+        pooled: whether its data sets are a pool that the run's base learns, so that some of them
+            can be left out.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Protocol:
     reference: str = "pretrained"
     pairs: Callable[[list[str]], list[tuple[str, str]]] = lambda arms: []
     served: bool = False
+    pooled: bool = True
 
 
 registry: Registry[Protocol] = Registry("experiment", "coldfusion.experiments")
@@ -46,11 +49,13 @@ def protocol(
     reference: str = "pretrained",
     pairs: Callable[[list[str]], list[tuple[str, str]]] = lambda arms: [],
     served: bool = False,
+    pooled: bool = True,
 ) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
     """Return a decorator that registers a function as a protocol; see `Protocol`."""
 
     def add(run: Callable[[Lab], None]) -> Callable[[Lab], None]:
-        registry.register(name)(Protocol(name, summary, paper, run, reference, pairs, served))
+        made = Protocol(name, summary, paper, run, reference, pairs, served, pooled)
+        registry.register(name)(made)
         return run
 
     return add

@@ -9,7 +9,7 @@ from experiments.protocols.single import Size, compared
 
 @protocol(
     "contributors-single", "one data set: contributors with so many examples each", "Figure 6c",
-    pairs=last_with_first, served=True,
+    pairs=last_with_first, served=True, pooled=False,
 )  # fmt: skip
 def run(lab: Lab) -> None:
     """Each keeps its examples over all rounds."""

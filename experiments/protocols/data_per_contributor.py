@@ -13,7 +13,7 @@ def _pairs(arms: list[str]) -> list[tuple[str, str]]:
 
 @protocol(
     "data-per-contributor", "one data set: examples that each contributor has", "Figure 6b",
-    pairs=_pairs, served=True,
+    pairs=_pairs, served=True, pooled=False,
 )  # fmt: skip
 def run(lab: Lab) -> None:
     """Beside it, all that the richest contributors have, learnt at one place."""

@@ -9,7 +9,7 @@ from experiments.protocols.single import Size, compared
 
 @protocol(
     "distribution", "one data set, the same examples split among more contributors", "Figure 6d",
-    pairs=last_with_first, served=True,
+    pairs=last_with_first, served=True, pooled=False,
 )  # fmt: skip
 def run(lab: Lab) -> None:
     """All arms have the same examples, and take the same steps in a round."""

@@ -8,8 +8,9 @@ from experiments.protocols.single import Size, compared
 
 
 @protocol(
-    "federated", "one data set, of which every round brings new examples", "Figure 6a", served=True
-)
+    "federated", "one data set, of which every round brings new examples", "Figure 6a",
+    served=True, pooled=False,
+)  # fmt: skip
 def run(lab: Lab) -> None:
     """Where the data set is too small for so many, the first examples come again."""
     settings = lab.settings

@@ -14,7 +14,9 @@ from experiments.steps.lines import Way
 from experiments.steps.scoring import suite_of
 
 
-@protocol("other-architecture", "ColD with a model of another architecture", "Appendix D")
+@protocol(
+    "other-architecture", "ColD with a model of another architecture", "Appendix D", pooled=False
+)
 def run(lab: Lab) -> None:
     """The folder `other_base`; without one, a model that is pretrained here on the texts."""
     settings, names = lab.settings, lab.data.names

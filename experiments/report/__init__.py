@@ -35,6 +35,9 @@ PAGE, TEXT, NUMBERS = "report.html", "report.md", "numbers.csv"
 GROUPS: tuple[Group, ...] = ("all", "seen", "unseen")
 TITLE = "Experiments with ColD Fusion"
 MOST_FAILURES = 20
+SIEVED = (
+    "The paper's figures are of all its data sets, these of those that are not left out: see above."
+)
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
@@ -96,6 +99,8 @@ def _section(finished: Finished, out: Path) -> list[Block]:
     blocks: list[Block] = [Heading(2, finished.title), *_scale(finished)]
     if (table := claims_table(finished)) is not None:
         blocks += [Heading(3, "Beside the paper"), table]
+        if any(not one.kept for one in (finished.run.learnt or {}).values()):
+            blocks.append(Paragraph(SIEVED))
     for scoring in finished.scorings:
         blocks += _scored(finished, scoring, out)
     if (table := pairs_table(finished)) is not None:
@@ -129,7 +134,7 @@ def _scale(finished: Finished) -> list[Block]:
 
 def _left_out(learnt: Mapping[str, Learnt]) -> str:
     left = [
-        f"{name} ({one.score:.1f}; {one.largest:.1f})"
+        f"{name} ({'diverged' if one.score is None else f'{one.score:.1f}'}; {one.largest:.1f})"
         for name, one in learnt.items()
         if not one.kept
     ]

@@ -125,6 +125,9 @@ class _Joint:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+        # The last step's loss was taken before its update.
+        if not all(weight.isfinite().all() for weight in weights):
+            raise TrainingFailed(f"Multitask diverged with a learning rate of {lr:g}.")
 
     def validation(self) -> float:
         """Return the mean over the data sets of the heads' scores on validation parts."""

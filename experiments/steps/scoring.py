@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coldfusion_shared.data import TextDataset
 from coldfusion_shared.evaluate.metrics import metrics_of
 from coldfusion_shared.evaluate.results import Evaluated
 from coldfusion_shared.evaluate.runner import evaluate_base
 from coldfusion_shared.evaluate.software import kept_by
 from coldfusion_shared.evaluate.suite import LoadedSuite, SuiteData
 from coldfusion_shared.schemas.evaluations import Suite, SuiteDataset
-from experiments.data import TASK, spread
+from experiments.data import SUITE_SEED, TASK, halves, spread
 from experiments.lab import Lab, Model
 from experiments.notebook import Place
 from experiments.settings import Settings
@@ -24,10 +23,8 @@ from experiments.steps.fusing import Score
 
 FROZEN, FINETUNED, FEW_SHOT = "frozen", "finetuned", "few-shot"
 SCORES = "scores.json"
-# Which examples are scored, whatever the seed.
-SUITE_SEED = 13
-# Of every second validation example: those that bases are scored on where no test part is to be
-# looked at, and those that something is chosen by.
+# Of `halves`: those that bases are scored on where no test part is to be looked at, and those that
+# something is chosen by.
 JUDGED, CHOSEN_BY = 0, 1
 # An example that is learnt from takes as long as so many that are only looked at.
 LEARNING_COSTS = 3
@@ -75,7 +72,8 @@ def _suite_data(lab: Lab, name: str, seen: bool, half: int | None) -> SuiteData:
     limits, whole = lab.settings.measuring, lab.data.dataset(name)
     dataset = whole.capped(validation=limits.validation, test=limits.test, seed=SUITE_SEED)
     if half is not None:
-        dataset = _of_validation(dataset, half)
+        parts = [whole.validation.take(one) for one in halves(whole.validation, limits.validation)]
+        dataset = replace(dataset, validation=parts[1 - half], test=parts[half])
     entry = SuiteDataset(
         name=name,
         task=TASK,
@@ -88,15 +86,6 @@ def _suite_data(lab: Lab, name: str, seen: bool, half: int | None) -> SuiteData:
         digest=whole.digest if half is None else dataset.digest,
     )
     return SuiteData(entry, dataset, limits.few_shot)
-
-
-def _of_validation(dataset: TextDataset, half: int) -> TextDataset:
-    """Return the data set with one half of its validation part to test on, and the other."""
-    size = len(dataset.validation)
-    # Of a single example both halves are it: nothing is chosen by it that matters.
-    halves = [range(first if size > 1 else 0, size, 2) for first in (JUDGED, CHOSEN_BY)]
-    test, rest = (dataset.validation.take(halves[one]) for one in (half, 1 - half))
-    return replace(dataset, validation=rest, test=test)
 
 
 def measured(
@@ -179,9 +168,9 @@ def scoring_rate(lab: Lab, names: Sequence[str], scoring: str) -> float:
     """
     Return the learning rate that bases are scored with: what suits the pretrained model best.
 
-    It is chosen on validation parts, and is the same for all: one of each base's own would differ
-    from seed to seed by the luck of a few finetunings, which moves an average over data sets by
-    more than most bases do. What is wrong with it is in the pretrained model's favour.
+    It is chosen on validation parts, and is the same for all: one of each base's own is the luck
+    of a few finetunings, and where a data set then learns nothing, an average over data sets moves
+    by more than most bases move it. What is wrong with it is in the pretrained model's favour.
     """
     measuring, few = lab.settings.measuring, scoring == FEW_SHOT
     return best_on_parts(
@@ -209,6 +198,8 @@ def validation_score(lab: Lab, names: Sequence[str]) -> Score:
         kept = _kept(lab)
         return evaluate_base(folder, loaded, FROZEN, [0], kept).average
 
+    told = f"data sets that it chooses by, frozen on validation parts: {', '.join(chosen)}"
+    lab.note("choice", "what needs a score", value=len(chosen), note=told)
     name = f"frozen validation {loaded.suite.digest()}"
     return Score(name, measure, _cost(loaded, FROZEN))
 

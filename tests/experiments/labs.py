@@ -19,10 +19,13 @@ PROTOCOL = "main"
 
 def lab_of(inputs: Inputs, folder: Path, **given: Any) -> Lab:
     """Return a lab with a notebook in `folder`, and a cache there."""
+    settings = settings_of("tiny", PROTOCOL, given)
+    measuring = settings.measuring
+    judged = measuring.validation if measuring.split == "validation" else 0
     return Lab(
         protocol=PROTOCOL,
-        settings=settings_of("tiny", PROTOCOL, given),
-        data=Data(inputs.data, None),
+        settings=settings,
+        data=Data(inputs.data, None, judged),
         pretrained=model_in(inputs.base),
         cache=Cache(folder / "cache", 10**9),
         clock=Clock(quiet=True),

@@ -103,4 +103,4 @@ def test_weights_that_come_out_otherwise_end_the_run(inputs: Inputs, tmp_path: P
     (lab.cache.make("finetune", INPUTS, build).folder / MODEL).rmdir()
     with pytest.raises(Fault, match="came out otherwise") as caught, lab.failing("arm"):
         model.folder()
-    assert "OMP_NUM_THREADS" in (caught.value.hint or "")
+    assert "cache_gb" in (caught.value.hint or "")

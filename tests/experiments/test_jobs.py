@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import jobs
+from experiments import jobs, runs
+from experiments.progress import Clock
 from experiments.records import Record, read
-from experiments.runs import JOBS, RECORDS, begin, perform
+from experiments.runs import JOBS, RECORDS, begin, load, perform
 from tests.e2e.programs import wait_until
 from tests.experiments.conftest import Inputs
 
@@ -88,36 +89,51 @@ def test_what_a_process_cannot_do_is_done_here(
     assert results(out) == results(whole)
 
 
-def test_a_process_is_given_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[int] = []
-    monkeypatch.setattr("torch.set_num_threads", chosen.append)
-    monkeypatch.setattr(jobs, "available_cores", lambda: 8)
-    jobs.share_cores(3)
-    assert (os.environ[jobs.THREADS], chosen) == ("1", []), "who set it has chosen"
-    monkeypatch.delenv(jobs.THREADS)
-    jobs.share_cores(3)
-    assert (os.environ[jobs.THREADS], chosen) == ("2", [2])
-
-
 @pytest.mark.parametrize(
     ("device", "threads", "seeds", "wanted"),
-    [
-        ("cpu", None, 3, 3),
-        ("cpu", None, 20, 8),
-        ("cpu", "2", 20, 4),
-        ("cpu", "16", 20, 1),
-        ("cuda", None, 20, 1),
-    ],
+    [("cpu", 1, 3, 3), ("cpu", 1, 9, 8), ("cpu", 2, 9, 4), ("cpu", 16, 9, 1), ("cuda", 1, 9, 1)],
 )
-def test_a_run_has_a_process_for_each_core(
-    device: str, threads: str | None, seeds: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+def test_a_run_has_processes_for_all_cores(
+    device: str, threads: int, seeds: int, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coldfusion_shared.finetune.precision.device_kind", lambda: device)
     monkeypatch.setattr(jobs, "available_cores", lambda: 8)
+    assert jobs.usual(seeds, threads) == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"),
+    [(None, 1), ("", 1), ("2", 2), (" 2 ", 2), ("3,1", 3), ("0", 1), ("-4", 1), ("many", 1)],
+)
+def test_a_run_keeps_the_threads_that_it_began_with(
+    said: str | None,
+    threads: int,
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", chosen.append)
+    monkeypatch.setattr("experiments.planning.estimated", lambda _: 1.0)
     monkeypatch.delenv(jobs.THREADS)
-    if threads:
-        monkeypatch.setenv(jobs.THREADS, threads)
-    assert jobs.usual(seeds) == wanted
+    if said is not None:
+        monkeypatch.setenv(jobs.THREADS, said)
+    begun(inputs, tmp_path)
+    monkeypatch.setenv(jobs.THREADS, "7")
+    begun(inputs, tmp_path)
+    assert perform(tmp_path, plan=True, quiet=True) == 1.0
+    assert (os.environ[jobs.THREADS], chosen) == (str(threads), [threads])
+
+
+def test_what_other_threads_made_is_made_anew(inputs: Inputs, tmp_path: Path) -> None:
+    run = load(begun(inputs, tmp_path))
+    machines = {
+        threads: runs._lab(tmp_path, run.model_copy(update={"threads": threads}), Clock()).machine
+        for threads in (None, 1, 2, 3)
+    }
+    # A GPU has none of its own to speak of; one thread is what there is without a word.
+    assert machines[None] == machines[1]
+    assert len(set(machines.values())) == 3
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

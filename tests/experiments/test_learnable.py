@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from coldfusion_shared.errors import InvalidRequest, TrainingFailed
 from experiments import learnable
 from experiments.data import Data
 from experiments.lab import Lab, Model
 from experiments.learnable import LEVEL
-from experiments.report import TEXT, write_report
+from experiments.report import SIEVED, TEXT, write_report
 from experiments.report.finished import Finished
-from experiments.runs import begin, load, perform
+from experiments.runs import RUN, begin, load, perform
 from tests.experiments.conftest import Inputs
 from tests.experiments.labs import lab_of
 from tests.experiments.small import tiny_data
@@ -68,6 +70,7 @@ def test_what_is_chance_is_left_out_and_told(run: Path) -> None:
     score, largest = learnt[CHANCE].score, learnt[CHANCE].largest
     assert f"{CHANCE} ({score:.1f}; {largest:.1f})" in told
     assert f"{LEARNABLE} (" not in told
+    assert SIEVED in told
 
 
 def test_it_is_decided_once(
@@ -122,6 +125,63 @@ def test_the_chance_is_that_of_throwing_a_coin(
     assert found.p_value == pytest.approx(wanted, rel=0.01)
     assert found.kept == (wanted < LEVEL)
     assert found.score == pytest.approx(100 * right / size, abs=0.01)
+    two = lab.settings.learning.model_copy(update={"lr": (1e-3, 1e-3)})
+    lab.settings = lab.settings.model_copy(update={"learning": two})
+    assert learnable._learnt(lab, CHANCE).kept == (wanted < LEVEL / 2)
+
+
+def test_what_too_few_examples_cannot_tell_is_kept(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learnable, "finetuned", lambda *_: Model("", Path, facts={}))
+    kept = []
+    for size in (5, 8):
+        data = tiny_data(tmp_path / str(size), {**SIZES, "validation": size})
+        lab.data = Data(data, (LEARNABLE,))
+        kept.append(learnable._learnt(lab, LEARNABLE).kept)
+    # Five right guesses of two even classes happen once in 32 times, eight once in 256.
+    assert kept == [True, False]
+
+
+def test_processes_begin_with_other_data_sets(lab: Lab, data: Path) -> None:
+    lab.data = Data(data, None)
+    orders = []
+    for first, seeds in ((0, 1), (1, 2), (2, 2)):
+        own = {"first_seed": first, "seeds": seeds}
+        lab.settings = lab.settings.model_copy(update=own)
+        orders.append(list(learnable._own_order(lab)))
+    assert orders[0] == lab.data.names
+    assert orders[1] == orders[2] != orders[0] and sorted(orders[1]) == lab.data.names
+
+
+def test_other_code_decides_anew(run: Path, inputs: Inputs, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    file = load(out)
+    assert file.learnt
+    other = {name: one.model_copy(update={"score": 1.0}) for name, one in file.learnt.items()}
+    text = yaml.safe_dump(file.model_copy(update={"learnt": other, "code": "other"}).document())
+    (out / RUN).write_text(text, encoding="utf-8")
+    perform(out, inputs.cache, quiet=True)
+    assert load(out).learnt == file.learnt
+
+
+def test_processes_decide_as_one_does(
+    run: Path, inputs: Inputs, data: Path, tmp_path: Path
+) -> None:
+    begin(tmp_path, PROTOCOL, "tiny", inputs.base, data, {**LEARNS, "seeds": 2}, "cpu")
+    perform(tmp_path, quiet=True, jobs=2)
+    assert load(tmp_path).learnt == load(run).learnt
+
+
+@pytest.mark.parametrize("name", ["federated", "other-architecture"])
+def test_where_there_is_no_pool_nothing_is_left_out(
+    name: str, inputs: Inputs, data: Path, tmp_path: Path
+) -> None:
+    begin(tmp_path, name, "tiny", inputs.base, data, {**LEARNS, "single": CHANCE}, "cpu")
+    perform(tmp_path, inputs.cache, quiet=True)
+    assert load(tmp_path).learnt is None
+    assert CHANCE in Finished.of(tmp_path).datasets("frozen")
 
 
 def test_the_lowest_rate_that_learns_something_decides(
@@ -137,7 +197,7 @@ def test_the_lowest_rate_that_learns_something_decides(
 
     monkeypatch.setattr(learnable, "finetuned", learnt)
 
-    def score(*rates: float) -> tuple[float, bool]:
+    def score(*rates: float) -> tuple[float | None, bool]:
         tried.clear()
         learning = lab.settings.learning.model_copy(update={"lr": rates})
         lab.settings = lab.settings.model_copy(update={"learning": learning})
@@ -148,3 +208,4 @@ def test_the_lowest_rate_that_learns_something_decides(
     assert tried == [1e-3, 1e-2]
     assert score(1.0, 1e-3) == (10.42, False)
     assert tried == [1e-3, 1.0]
+    assert score(1.0) == (None, False)

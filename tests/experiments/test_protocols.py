@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from coldfusion_shared.errors import InvalidRequest
 from experiments.protocols import discover
+from experiments.protocols.pool_size import sizes_of
 from experiments.records import Record, read
 from experiments.report.claims import experiment_of
 from experiments.report.finished import Finished
@@ -100,3 +102,16 @@ def _check_differences(records: list[Record], reference: str) -> None:
         before = means[reference, one.scoring, "all"]
         assert one.value == pytest.approx(means[one.arm, one.scoring, "all"] - before)
         assert one.low is not None and one.high is not None and one.low < one.high
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(22, [4, 8, 16]), (14, [4, 8, 11]), (9, [4, 7]), (3, [2]), (2, [1])],
+)
+def test_pools_leave_some_data_sets_unseen(count: int, sizes: list[int]) -> None:
+    assert sizes_of(count, (4, 8, 16)) == sizes
+
+
+def test_a_single_data_set_is_no_pool() -> None:
+    with pytest.raises(InvalidRequest, match="needs two data sets"):
+        sizes_of(1, (4,))

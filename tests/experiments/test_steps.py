@@ -262,6 +262,9 @@ def test_what_chooses_looks_at_other_examples_than_what_judges(
         assert test | other <= set(whole.validation["text"])
         # What judges is what the other one chooses a probe's strength by, and the other way.
         assert set(ours.dataset.validation["text"]) == other
+        # Nor do rates, and what is left out, go by what judges.
+        part = exploring.data.part(ours.entry.name, 16, 3, scored=500)
+        assert set(part.validation["text"]) == set(whole.validation["text"]) - test
     usual = suite_of(lab_of(inputs, tmp_path), NAMES)
     assert all(
         set(one.dataset.test["text"]) <= set(exploring.data.dataset(one.entry.name).test["text"])
