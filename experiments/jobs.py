@@ -41,6 +41,11 @@ def usual(seeds: int, threads: int) -> int:
     return max(1, min(seeds, available_cores() // threads))
 
 
+def threads_for_all(processes: int) -> int:
+    """Return how many threads of each process leave no core idle that one more could use."""
+    return max(1, available_cores() // processes)
+
+
 def chosen_threads() -> int:
     """Return what OMP_NUM_THREADS says, as OpenMP reads it; 1 where it says nothing."""
     first = os.environ.get(THREADS, "").split(",")[0].strip()

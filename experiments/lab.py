@@ -98,6 +98,15 @@ class Lab:
         first = self.settings.first_seed
         return range(first, first + self.settings.seeds)
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count, during the block, what is to be made, and make nothing."""
+        self.planning = True
+        try:
+            yield
+        finally:
+            self.planning = False
+
     def make(
         self, kind: str, what: str, inputs: Mapping[str, Any], cost: float, build: Build
     ) -> Made:

@@ -85,7 +85,8 @@ def begin(
         code=code(),
         libraries=libraries(),
         device=device,
-        threads=_threads(),
+        # A pretraining is one job, which takes all cores.
+        threads=None if protocol == PRETRAIN else _threads(),
         cache=None if cache is None else str(cache.resolve()),
         server=server,
         model=model,
@@ -157,7 +158,7 @@ def perform(
         return _planned(out, run, clock)
     with held(out):
         run = _of_now(out, run, clock)
-        jobs = _usual_jobs(run) if jobs is None else jobs
+        jobs = _usual_jobs(run, clock) if jobs is None else jobs
         if jobs > 1:
             _apart(out, run, jobs, clock)
         _made(out, _of_learnable(out, run, clock), clock)
@@ -171,9 +172,8 @@ def _planned(out: Path, run: RunFile, clock: Clock) -> float:
 
     lab = _counted(out, run, clock)
     if _is_undecided(run):
-        lab.planning = True
-        learnt_by_pretrained(lab)
-        lab.planning = False
+        with lab.counting():
+            learnt_by_pretrained(lab)
         clock.say(
             f"Counted with all {len(run.data_digests)} data sets: those that the base learns "
             "nothing of are left out as the run begins."
@@ -185,7 +185,7 @@ def _is_undecided(run: RunFile) -> bool:
     """Return whether it is still to be found out which data sets are left out."""
     from experiments.protocols import discover
 
-    pooled = run.protocol != PRETRAIN and discover()[run.protocol].pooled
+    pooled = discover()[run.protocol].pooled
     return pooled and run.settings.only_learnable and run.learnt is None
 
 
@@ -197,9 +197,8 @@ def _of_learnable(out: Path, run: RunFile, clock: Clock) -> RunFile:
     from experiments.progress import Clock
 
     lab = _lab(out, run, Clock(clock.console.quiet))
-    lab.planning = True
-    learnt_by_pretrained(lab)
-    lab.planning = False
+    with lab.counting():
+        learnt_by_pretrained(lab)
     with lab.clock.running():
         learnt = learnt_by_pretrained(lab)
     left = [name for name, one in learnt.items() if not one.kept]
@@ -215,9 +214,8 @@ def _counted(out: Path, run: RunFile, clock: Clock) -> Lab:
     from experiments.protocols import discover
 
     lab = _lab(out, run, clock)
-    lab.planning = True
-    discover()[run.protocol].run(lab)
-    lab.planning = False
+    with lab.counting():
+        discover()[run.protocol].run(lab)
     return lab
 
 
@@ -238,11 +236,17 @@ def _made(out: Path, run: RunFile, clock: Clock) -> None:
     lab.notebook.conclude(protocol.reference, protocol.pairs(arms))
 
 
-def _usual_jobs(run: RunFile) -> int:
-    from experiments.jobs import usual
+def _usual_jobs(run: RunFile, clock: Clock) -> int:
+    from experiments.jobs import threads_for_all, usual
 
     # What a server is asked to fuse comes one after the other.
-    return 1 if run.server else usual(run.settings.seeds, run.threads or 1)
+    jobs = 1 if run.server else usual(run.settings.seeds, run.threads or 1)
+    if run.threads is not None and (more := threads_for_all(jobs)) > run.threads:
+        clock.say(
+            f"Some cores are idle: a new run with OMP_NUM_THREADS={more} has threads for all of "
+            "them. This one keeps its own, as they decide the last bits of its weights."
+        )
+    return jobs
 
 
 def _threads() -> int | None:
@@ -361,8 +365,7 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
             hint="Begin a new run in another folder.",
         )
     if run.learnt is not None:
-        kept = tuple(name for name, one in run.learnt.items() if one.kept)
-        data = Data(Path(run.data), kept, judged)
+        data.names = [name for name, one in run.learnt.items() if one.kept]
     return Lab(
         protocol=run.protocol,
         settings=run.settings,
@@ -373,13 +376,13 @@ def _lab(out: Path, run: RunFile, clock: Clock) -> Lab:
         ),
         clock=clock,
         notebook=Notebook(run.protocol, Records(out / RECORDS)),
-        machine=f"{device_kind()} {choose_precision('auto')} {libraries()}{_told(run.threads)}",
+        machine=f"{device_kind()} {choose_precision('auto')} {libraries()}{_more_threads(run)}",
     )
 
 
-def _told(threads: int | None) -> str:
-    """Return what weights depend on beside libraries: other threads make other last bits."""
-    return f" threads/{threads}" if threads is not None and threads > 1 else ""
+def _more_threads(run: RunFile) -> str:
+    """Return what weights depend on beside libraries: more threads make other last bits."""
+    return f" threads/{run.threads}" if run.threads is not None and run.threads > 1 else ""
 
 
 def _with_whole_paths(settings: Settings) -> Settings:

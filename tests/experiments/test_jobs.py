@@ -101,6 +101,20 @@ def test_a_run_has_processes_for_all_cores(
     assert jobs.usual(seeds, threads) == wanted
 
 
+@pytest.mark.parametrize(("cores", "told"), [(1, False), (8, True)])
+def test_cores_that_a_run_leaves_idle_are_told_of(
+    cores: int,
+    told: bool,
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(jobs, "available_cores", lambda: cores)
+    perform(begun(inputs, tmp_path, seeds=1), inputs.cache, jobs=None)
+    assert ("OMP_NUM_THREADS=8" in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize(
     ("said", "threads"),
     [(None, 1), ("", 1), ("2", 2), (" 2 ", 2), ("3,1", 3), ("0", 1), ("-4", 1), ("many", 1)],
