@@ -7,6 +7,7 @@ seen outside: it writes, sends and prints. The others train with it and end.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,11 @@ def together() -> Iterator[None]:
     if count() == 1:
         yield
         return
-    import torch
+    # The group's threads must have ended before the interpreter does, or the process may abort
+    # then: they end with the group's last reference. Imported later than the group is made, this
+    # module keeps one for good, as a default argument; and whatever a training leaves in reference
+    # cycles keeps one until these are collected.
+    import torch.distributed.nn
     from accelerate import PartialState
 
     if torch.distributed.is_initialized():
@@ -48,6 +53,7 @@ def together() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
         state.destroy_process_group()
         # accelerate would take the group for one that is still there.
         PartialState._reset_state()
