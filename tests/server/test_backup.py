@@ -23,7 +23,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer, inspect, null, select, text
+from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer, event, inspect, null, select, text
 
 from coldfusion_server.db import rows, tables
 from coldfusion_server.db.backup import Moved, backup, restore
@@ -573,6 +573,27 @@ def test_a_database_that_somebody_uses_is_not_copied(repo: Repository, make: Mak
     source.close()
     assert copied.rows["models"] == 1
     assert contents(target) == contents(repo.ctx.database)
+
+
+@only_postgresql
+def test_a_server_that_is_about_to_leave_its_database_is_waited_for(
+    repo: Repository, make: Make
+) -> None:
+    repo.get("/v1/models")
+    target, source = make("sqlite"), Database(repo.ctx.database.url)
+    # The first look finds the server's connection, which it then gives up.
+    looks: list[str] = []
+
+    def look(*told: Any) -> None:
+        if "pg_stat_activity" in told[2]:
+            looks.append(told[2])
+            if len(looks) == 2:
+                repo.ctx.close()
+
+    event.listen(source.engine, "before_cursor_execute", look)
+    assert copy(source, target, ignored).rows["models"] == 1
+    assert len(looks) > 2
+    source.close()
 
 
 @only_postgresql

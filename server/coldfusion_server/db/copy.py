@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ from coldfusion_server.db import rows
 from coldfusion_server.db.backup import Moved, Report, described, fill, finish, make_tables
 from coldfusion_server.db.database import Database
 from coldfusion_shared.errors import Conflict, InvalidRequest
+
+# PostgreSQL lists a connection for a moment after its program has closed it, or has ended.
+SECONDS_TO_LEAVE = 5.0
 
 
 def copy(source: Database, target: Database, report: Report) -> Moved:
@@ -36,7 +40,8 @@ def copy(source: Database, target: Database, report: Report) -> Moved:
         fill(session, tables, _batches(origin, digests), found, report)
         finish(session, tables, digests.told())
         # A server that was started meanwhile would go on with the old database.
-        _check_unused(origin)
+        if _is_used(origin):
+            raise _in_use()
     return found
 
 
@@ -53,7 +58,7 @@ def still(database: Database) -> Iterator[Session]:
             if database.is_sqlite and "locked" in str(error.orig):
                 raise _in_use() from None
             raise
-        _check_unused(session)
+        _wait_until_unused(session)
         if not database.is_sqlite:
             # It waits while the other database takes and reads all rows.
             session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
@@ -76,10 +81,18 @@ def _take_file(connection: sqlite3.Connection, _: Any) -> None:
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")
 
 
-def _check_unused(session: Session) -> None:
-    """Raise `Conflict` if PostgreSQL knows of another connection of ours; SQLite lets in none."""
+def _wait_until_unused(session: Session) -> None:
+    end = time.monotonic() + SECONDS_TO_LEAVE
+    while _is_used(session):
+        if time.monotonic() > end:
+            raise _in_use()
+        time.sleep(0.05)
+
+
+def _is_used(session: Session) -> bool:
+    """Return whether PostgreSQL knows of another connection of ours; SQLite lets in none."""
     if session.get_bind().dialect.name != "postgresql":
-        return
+        return False
     # What it tells stays the same in a transaction unless it is asked anew.
     session.execute(select(func.pg_stat_clear_snapshot()))
     others = session.scalar(
@@ -92,8 +105,7 @@ def _check_unused(session: Session) -> None:
             )
         )
     )
-    if others:
-        raise _in_use()
+    return bool(others)
 
 
 def _in_use() -> Conflict:
