@@ -1,4 +1,4 @@
-"""`python -m experiments`: list, run, resume, report, pretrain."""
+"""`python -m experiments`: list, run, resume, join, report, pretrain."""
 
 from __future__ import annotations
 
@@ -110,6 +110,12 @@ def _go_on(run: Path, options: argparse.Namespace) -> None:
         sys.stdout.write(f"{write_report([run], run / 'report')}\n")
 
 
+def _join(options: argparse.Namespace) -> None:
+    from experiments.runs import join
+
+    join(options.run, quiet=options.quiet, of=options.of)
+
+
 def _report(options: argparse.Namespace) -> None:
     from experiments.report import write_report
 
@@ -169,6 +175,14 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run", type=Path, help="its folder")
     _add_manner(resume)
     resume.set_defaults(do=_resume)
+    joining = commands.add_parser("join", help="make a part of what a run that goes on has left")
+    joining.add_argument("run", type=Path, help="its folder")
+    joining.add_argument(
+        "--of", type=_count, metavar="N", default=1,
+        help="processes that are at it, for the time that is told to be left",
+    )  # fmt: skip
+    joining.add_argument("--quiet", action="store_true", help="show no progress")
+    joining.set_defaults(do=_join)
     report = commands.add_parser("report", help="write one page of the results of some runs")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="their folders")
     report.add_argument("--out", type=Path, help="folder; by default report/ in the first run's")
@@ -194,7 +208,7 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="folder that several runs share")
     parser.add_argument(
         "--jobs", type=_count, metavar="N",
-        help="processes that make some of the seeds each; by default one for each core, on a GPU 1",
+        help="processes that make it together; by default one for each core, 8 at most; on a GPU 1",
     )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="only estimate how long it takes")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Processes that each make some of a run's seeds; the run itself then finds all of it made."""
+"""Processes that make a run's jobs together; the run itself then finds all of it made."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock, Thread
 
 from coldfusion_shared.finetune.threads import available_cores
 from experiments.progress import Clock
 
-COMMAND = (sys.executable, "-m", "experiments", "resume", "--jobs", "1", "--no-report")
+COMMAND = (sys.executable, "-m", "experiments", "join")
 THREADS = "OMP_NUM_THREADS"
+# Unless one is told: each has its own libraries and model in memory, and jobs that need nothing of
+# each other become few.
+MOST_USUAL = 8
 # So long a process that was asked to end may take for it.
 END_SECONDS = 30
 # Of what a process said last: an error, and what to do about it.
 LAST_LINES = 2
 
 
-def divided(seeds: range, parts: int) -> list[range]:
-    """Return at most so many parts of `seeds`, as even as can be, none of them empty."""
-    parts = min(parts, len(seeds))
-    ends = [len(seeds) * part // parts for part in range(parts + 1)]
-    return [seeds[first:end] for first, end in zip(ends, ends[1:], strict=False)]
-
-
-def usual(seeds: int, threads: int) -> int:
+def usual(threads: int) -> int:
     """
-    Return how many processes do the most for so many seeds, each with so many threads.
+    Return how many processes do the most, each with so many threads.
 
-    On a CPU as many as it has cores for; a GPU computes for one at a time anyway.
+    On a CPU as many as it has cores for, within reason; a GPU computes for one at a time anyway.
     """
     from coldfusion_shared.finetune.precision import device_kind
 
     if device_kind() != "cpu":
         return 1
-    return max(1, min(seeds, available_cores() // threads))
+    return max(1, min(MOST_USUAL, available_cores() // threads))
 
 
 def threads_for_all(processes: int) -> int:
@@ -65,16 +61,19 @@ def compute_with(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def go_on(runs: Mapping[str, Path], clock: Clock) -> None:
+def work_together(run: Path, count: int, clock: Clock) -> None:
     """
-    Go on with several runs, each in a process; who fails is told of. They end when we are stopped.
+    Let several processes make a run's jobs; who fails is told of. They end when we are stopped.
 
     Args:
-        runs: their folders, by what they are called.
+        run: its folder.
+        count: how many processes.
         clock: tells what they say.
     """
-    with clock.others(runs) as tell:
-        children = [_Child(name, folder, tell) for name, folder in runs.items()]
+    command = [*COMMAND, str(run), "--of", str(count)]
+    names = [f"process {number}" for number in range(1, count + 1)]
+    with clock.others(names) as tell:
+        children = [_Child(name, command, tell) for name in names]
         try:
             for child in children:
                 child.start()
@@ -98,10 +97,10 @@ class _Child(Thread):
     we do not know of.
     """
 
-    def __init__(self, name: str, folder: Path, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, name: str, command: Sequence[str], tell: Callable[[str, str], None]) -> None:
         """Make it ready to start."""
         super().__init__(daemon=True)
-        self.called, self.folder, self.tell = name, folder, tell
+        self.called, self.command, self.tell = name, command, tell
         self.last: deque[str] = deque(maxlen=LAST_LINES)
         self.starting, self.unwanted = Lock(), False
         self.process: subprocess.Popen[str] | None = None
@@ -116,7 +115,7 @@ class _Child(Thread):
         with self.starting:
             if self.unwanted:
                 return
-            self.process = _started(self.folder)
+            self.process = _started(self.command)
         with self.process as process:
             for line in process.stderr or ():
                 self.last.append(line.strip())
@@ -141,9 +140,9 @@ class _Child(Thread):
             self.process.wait()
 
 
-def _started(folder: Path) -> subprocess.Popen[str]:
+def _started(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, str(folder)],
+        command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,39 @@ from experiments.settings import Settings
 # What comes to nothing by the numbers, and not by a mistake of ours.
 FAILURES = (TrainingFailed, EvaluationFailed, NonFiniteWeights, Unfit)
 PLANNED = "planned:"
+
+
+class Pending(Exception):
+    """What is to be looked at is not made yet: another process is at it, or at what it needs."""
+
+
+class Busy(Exception):
+    """Another process is at a job."""
+
+
+class Unmade(dict[str, Any]):
+    """Facts of what is not made yet: a name for its digest, and nothing else is known."""
+
+    def __missing__(self, key: str) -> Any:
+        raise Pending
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a fact; raises `Pending` where it is not the digest."""
+        return self[key]
+
+
+@dataclass
+class Sweep:
+    """
+    What came of going once through a protocol, of whose jobs other processes make some.
+
+    Attributes:
+        made: jobs that were done here.
+        busy: jobs that others were at.
+    """
+
+    made: int = 0
+    busy: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +113,8 @@ class Lab:
         machine: what computes, with versions; weights that others make differ in their last bits.
         repository: fuses elsewhere than here; null: here.
         planning: nothing is made yet, only counted.
+        sweep: other processes make the same run. What they are at, and what needs that, is passed
+            over, and nothing is noted: the run itself does that in the end. null: there are none.
     """
 
     protocol: str
@@ -91,6 +127,13 @@ class Lab:
     machine: str
     repository: Repository | None = None
     planning: bool = False
+    sweep: Sweep | None = None
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> bool:
+        """Whether what is measured is written down."""
+        return not self.planning and self.sweep is None
 
     @property
     def seeds(self) -> range:
@@ -135,9 +178,40 @@ class Lab:
             with self.clock.job(kind, key, cost, what):
                 return build(folder)
 
+        if self.sweep is not None:
+            return self._swept(self.sweep, kind, what, key, inputs, timed)
         with told_apart(kind, what):
             made = self.cache.make(kind, inputs, timed, partial(self.clock.wait, kind, what))
         # Where another process has made it meanwhile.
+        self.clock.settle(kind, key)
+        return made
+
+    def _swept(
+        self,
+        sweep: Sweep,
+        kind: str,
+        what: str,
+        key: str,
+        inputs: Mapping[str, Any],
+        build: Build,
+    ) -> Made:
+        """Make a job that nobody else is at and whose inputs are there; pass over any other one."""
+        unmade = Made(Path(PLANNED + key), Unmade(digest=PLANNED + key))
+        if f'"{PLANNED}' in json.dumps(inputs):
+            return unmade
+        if key in self.failed:
+            raise self.failed[key]
+        try:
+            with told_apart(kind, what):
+                made = self.cache.make(kind, inputs, build, _is_busy)
+        except Busy:
+            sweep.busy += 1
+            return unmade
+        except FAILURES as error:
+            # It would come to the same in every sweep.
+            self.failed[key] = error
+            raise
+        sweep.made += 1
         self.clock.settle(kind, key)
         return made
 
@@ -155,22 +229,28 @@ class Lab:
         return Model(
             made.facts["digest"],
             lambda: self.cache.weights(kind, inputs, built, partial(self.clock.wait, kind, what)),
-            made.facts.get("state", ""),
+            "" if isinstance(made.facts, Unmade) else made.facts.get("state", ""),
             made.facts,
         )
 
     @contextmanager
     def failing(self, arm: str, iteration: int = 0, seed: int | None = None) -> Iterator[None]:
-        """Note what comes to nothing in the block, and go on behind it."""
+        """Note what comes to nothing in the block, and go on behind it; so where it has to wait."""
         try:
             yield
+        except Pending:
+            return
         except FAILURES as error:
             self.note("failure", arm, iteration=iteration, seed=seed, note=error.message)
 
     def note(self, kind: Any, arm: str, **values: Any) -> None:
-        """Write a record; nothing while planning."""
-        if not self.planning:
+        """Write a record; nothing while planning, or in a sweep."""
+        if self.notes:
             self.notebook.add(Record(kind=kind, protocol=self.protocol, arm=arm, **values))
+
+
+def _is_busy() -> None:
+    raise Busy
 
 
 def model_in(folder: Path) -> Model:

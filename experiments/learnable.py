@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from contextlib import suppress
 
 from coldfusion_shared.data import TextDataset
 from coldfusion_shared.errors import InvalidRequest, TrainingFailed
-from experiments.lab import Lab
+from experiments.lab import Lab, Pending
 from experiments.settings import Learnt
 from experiments.steps.finetuning import TUNING_SEED, finetuned
 
@@ -32,22 +32,27 @@ def learnt_by_pretrained(lab: Lab) -> dict[str, Learnt]:
 
     Raises:
         InvalidRequest: nothing is learnt of any.
+        Pending: another process is at some of it.
     """
-    found = {name: _learnt(lab, name) for name in _own_order(lab)}
+    found = _all_learnt(lab)
     if not any(one.kept for one in found.values()):
         raise InvalidRequest(
             f"The base learns nothing of any data set from {lab.settings.examples} examples.",
             hint="Give contributions more examples, more epochs or other learning rates, or set "
             "only_learnable: false.",
         )
-    return {name: found[name] for name in lab.data.names}
+    return found
 
 
-def _own_order(lab: Lab) -> Sequence[str]:
-    """Return the names, rotated for each process of --jobs: two that share them meet halfway."""
-    names, place = lab.data.names, -(-lab.settings.first_seed // lab.settings.seeds)
-    start = place % 2 * (len(names) // 2)
-    return [*names[start:], *names[:start]]
+def _all_learnt(lab: Lab) -> dict[str, Learnt]:
+    found = {}
+    for name in lab.data.names:
+        # Other processes may be at some of them; the others are made here.
+        with suppress(Pending):
+            found[name] = _learnt(lab, name)
+    if len(found) < len(lab.data.names):
+        raise Pending
+    return found
 
 
 def _learnt(lab: Lab, name: str) -> Learnt:

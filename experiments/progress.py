@@ -15,8 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 class Clock:
     """Counts jobs of several kinds, each with a cost in its kind's own unit."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        """Begin; `quiet`: say nothing."""
+    def __init__(self, quiet: bool = False, processes: int = 1) -> None:
+        """Begin; `quiet`: say nothing; `processes`: so many share what is left."""
+        self.processes = processes
         self.expected: dict[str, dict[str, float]] = defaultdict(dict)
         self.left: dict[str, dict[str, float]] = {}
         self.settled: set[str] = set()
@@ -94,7 +95,7 @@ class Clock:
         left = {kind: sum(jobs.values()) for kind, jobs in self.left.items() if jobs}
         seconds = sum(rates[kind] * cost for kind, cost in left.items() if kind in rates)
         # One kind's unit is not another's: what was not measured cannot be reckoned.
-        return seconds, not left.keys() <= rates.keys()
+        return seconds / self.processes, not left.keys() <= rates.keys()
 
     def _tell(self, what: str, *, done: bool = False) -> None:
         count = sum(map(len, self.left.values()))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from experiments.lab import Lab
     from experiments.progress import Clock
 
-RUN, RECORDS, CACHE, SERVED, JOBS = "run.yaml", "records.jsonl", "cache", "served", "jobs"
+RUN, RECORDS, CACHE, SERVED = "run.yaml", "records.jsonl", "cache", "served"
 GIGABYTE = 1e9
 # No protocol, but it has settings, a cache and a clock as they have.
 PRETRAIN = "pretrain"
@@ -132,8 +132,7 @@ def perform(
         cache: from now on; null: the one that it has.
         quiet: tell nothing.
         plan: only measure a few jobs, and estimate the rest; nothing is written.
-        jobs: processes that make some of the seeds each, at most one for each seed; null: as many
-            as do the most.
+        jobs: processes that make it together; null: as many as do the most.
 
     Returns:
         About the seconds that all takes in one process, of a plan; else null.
@@ -143,12 +142,7 @@ def perform(
             at it.
         Fault: the machine does not do what it should.
     """
-    run = load(out)
-    choose_device(run.device)
-    if run.threads is not None:
-        from experiments.jobs import compute_with
-
-        compute_with(run.threads)
+    run = _loaded(out)
     from experiments.progress import Clock
 
     clock = Clock(quiet)
@@ -160,9 +154,65 @@ def perform(
         run = _of_now(out, run, clock)
         jobs = _usual_jobs(run, clock) if jobs is None else jobs
         if jobs > 1:
-            _apart(out, run, jobs, clock)
+            from experiments.jobs import work_together
+
+            work_together(out, jobs, clock)
         _made(out, _of_learnable(out, run, clock), clock)
     return None
+
+
+def join(out: Path, *, quiet: bool = False, of: int = 1) -> None:
+    """
+    Make, with the process that is at the run in the folder `out`, what nobody else is at.
+
+    What is made goes into the run's cache; into its folder nothing is written.
+
+    Args:
+        out: the run's folder.
+        quiet: tell nothing.
+        of: so many processes are at it, which share what is left.
+
+    Raises:
+        InvalidRequest: there is no run, its base or data have changed, other code makes it, or a
+            server fuses it.
+        Fault: the machine does not do what it should.
+    """
+    run = _loaded(out)
+    if run.server is not None:
+        raise InvalidRequest("A server fuses the rounds of this run: one process asks it to.")
+    if _is_of_other_code(run):
+        raise InvalidRequest(
+            "Other code, or other libraries, make this run: what is made here would not be found.",
+            hint="Join it with the same ones, or go on with it here: python -m experiments resume",
+        )
+    from experiments.learnable import learnt_by_pretrained
+    from experiments.progress import Clock
+    from experiments.protocols import discover
+    from experiments.sweeps import swept
+
+    if _is_undecided(run):
+        lab = _lab(out, run, Clock(quiet, of))
+        with lab.counting():
+            learnt_by_pretrained(lab)
+        with lab.clock.running():
+            learnt = swept(lab, learnt_by_pretrained)
+        if learnt is None:
+            return
+        run = run.model_copy(update={"learnt": learnt})
+    lab = _counted(out, run, Clock(quiet, of))
+    with lab.clock.running():
+        swept(lab, discover()[run.protocol].run)
+
+
+def _loaded(out: Path) -> RunFile:
+    """Return a run's file, and compute from now on as it says."""
+    run = load(out)
+    choose_device(run.device)
+    if run.threads is not None:
+        from experiments.jobs import compute_with
+
+        compute_with(run.threads)
+    return run
 
 
 def _planned(out: Path, run: RunFile, clock: Clock) -> float:
@@ -240,7 +290,7 @@ def _usual_jobs(run: RunFile, clock: Clock) -> int:
     from experiments.jobs import threads_for_all, usual
 
     # What a server is asked to fuse comes one after the other.
-    jobs = 1 if run.server else usual(run.settings.seeds, run.threads or 1)
+    jobs = 1 if run.server else usual(run.threads or 1)
     if run.threads is not None and (more := threads_for_all(jobs)) > run.threads:
         clock.say(
             f"Some cores are idle: a new run with OMP_NUM_THREADS={more} has threads for all of "
@@ -256,39 +306,19 @@ def _threads() -> int | None:
     return chosen_threads() if device_kind() == "cpu" else None
 
 
-def _apart(out: Path, run: RunFile, jobs: int, clock: Clock) -> None:
-    """Let processes make some of the seeds each, in folders and with a cache of the run's."""
-    from experiments.jobs import divided, go_on
+def _is_of_other_code(run: RunFile) -> bool:
+    from coldfusion_shared.evaluate.software import libraries
+    from experiments.digests import engine
 
-    settings = run.settings
-    first = settings.first_seed
-    parts = divided(range(first, first + settings.seeds), jobs)
-    if len(parts) < jobs:
-        clock.say(f"{len(parts)} processes in place of {jobs}: there are no more seeds.")
-    if len(parts) == 1:
-        return
-    # What a process that was killed has left.
-    shutil.rmtree(out / JOBS, ignore_errors=True)
-    folders = {}
-    for seeds in parts:
-        name = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-        folders[name] = out / JOBS / name.replace(" ", "-")
-        folders[name].mkdir(parents=True)
-        own = settings.model_copy(update={"first_seed": seeds[0], "seeds": len(seeds)})
-        place = {"settings": own, "cache": str(_cache_of(out, run).resolve())}
-        _write(folders[name] / RUN, run.model_copy(update=place))
-    try:
-        go_on(folders, clock)
-    finally:
-        shutil.rmtree(out / JOBS, ignore_errors=True)
+    return engine() not in run.code or libraries() != run.libraries
 
 
 def _of_now(out: Path, run: RunFile, clock: Clock) -> RunFile:
     """Return the run's file with the code and the libraries that go on with it, and write it."""
     from coldfusion_shared.evaluate.software import libraries
-    from experiments.digests import code, engine
+    from experiments.digests import code
 
-    if engine() not in run.code or libraries() != run.libraries:
+    if _is_of_other_code(run):
         clock.say("The code has changed since the run began: what other code made is made anew.")
         run = run.model_copy(update={"learnt": None})
     run = run.model_copy(update={"code": code(), "libraries": libraries()})

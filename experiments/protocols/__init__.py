@@ -19,8 +19,9 @@ class Protocol:
         name: as it is run.
         summary: one line for lists.
         paper: where the paper has it; null: it is our own.
-        run: does it: makes bases and scores them. It is called twice: once to count what is to be
-            done, with placeholders for all that is not there yet, then in earnest.
+        run: does it: makes bases and scores them. It is called to count what is to be done, with
+            placeholders for all that is not there yet, again and again where several processes
+            make it, with placeholders for what others are at, and in the end in earnest.
         reference: the arm that all others are compared with.
         pairs: from the arms that were measured to further ones to compare, each with another.
         served: whether its lines can be made by a running server.

@@ -59,7 +59,7 @@ def _sent(name: str, seed: int) -> Change:
             return {"share": cost["share"]}
 
         found = lab.make_model("encode", f"{seat.dataset}, {name}", inputs, 1, build)
-        if not lab.planning:
+        if lab.notes:
             lab.note(
                 "measure", name, iteration=seat.round, seed=seed, dataset=seat.dataset,
                 value=100 * found.facts["share"], note="percent of the float32 bytes",

@@ -79,12 +79,17 @@ def best_rate(
         rates: of one, nothing is tried.
         arm: whom it is for.
         tried: from a rate to what is learnt with it, which may raise `TrainingFailed`.
+
+    Raises:
+        Pending: another process is at one of them.
     """
     if len(rates) == 1:
         return rates[0]
-    scores = {rate: _validated(tried, rate) for rate in _own_order(lab, rates)}
+    # All of them before any is looked at: where others are at some, there is one to make here.
+    models = {rate: _models(tried, rate) for rate in rates}
     if lab.planning:
         return rates[0]
+    scores = {rate: _validated(found) for rate, found in models.items()}
     best = max(rates, key=lambda rate: scores[rate])
     told = ", ".join(f"{rate:g}: {scores[rate]:.1f}" for rate in rates)
     note = f"learning rate by validation scores ({told})"
@@ -95,17 +100,16 @@ def best_rate(
     return best
 
 
-def _own_order(lab: Lab, rates: Sequence[float]) -> list[float]:
-    """Return the rates, rotated for each process of --jobs, as one waits for what another tries."""
-    first, seeds = lab.settings.first_seed, lab.settings.seeds
-    place = -(-first // seeds) % len(rates)
-    return [*rates[place:], *rates[:place]]
-
-
-def _validated(tried: Callable[[float], Sequence[Model]], rate: float) -> float:
+def _models(tried: Callable[[float], Sequence[Model]], rate: float) -> Sequence[Model]:
     try:
-        found = tried(rate)
+        return tried(rate)
     except TrainingFailed:
+        return ()
+
+
+def _validated(found: Sequence[Model]) -> float:
+    """Return the mean of what they score on their validation examples; of none, the least."""
+    if not found:
         return float("-inf")
     return sum(float(one.facts.get("validation", 0.0)) for one in found) / len(found)
 

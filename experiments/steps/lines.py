@@ -160,7 +160,7 @@ def _part(lab: Lab, way: Way, seat: Seat, seed: int) -> TextDataset:
 
 
 def _note_rate(lab: Lab, way: Way, number: int, seed: int, base: Model) -> None:
-    rate = base.facts.get("server_lr")
+    rate = base.facts.get("server_lr") if lab.notes else None
     if rate is not None:
         lab.note(
             "measure", way.arm, iteration=number, seed=seed, value=rate,

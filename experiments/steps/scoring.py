@@ -113,7 +113,7 @@ def measured(
     """
     with lab.failing(arm, iteration, seed):
         found = scored(lab, model, loaded, scoring, seed, rate)
-        if found is not None:
+        if found is not None and lab.notes:
             evaluated, seconds = found
             place = Place(arm, iteration, scoring)
             lab.notebook.enter(place, seed, evaluated, model.digest, seconds)
@@ -127,7 +127,12 @@ def scored(
     seed: int,
     rate: float | None = None,
 ) -> tuple[Evaluated, float] | None:
-    """Return what one seed measures, and the seconds it took; null while planning."""
+    """
+    Return what one seed measures, and the seconds it took; null while planning.
+
+    Raises:
+        Pending: another process is at it, or at the model.
+    """
     suite = loaded.suite
     if rate is not None:
         name = "few_shot_lr" if scoring == FEW_SHOT else "lr"
@@ -154,6 +159,7 @@ def scored(
     made = lab.make(kind, what, inputs, _cost(loaded, scoring), build)
     if lab.planning:
         return None
+    seconds = made.facts["seconds"]
     found = Evaluated.from_json((made.folder / SCORES).read_bytes())
     # The rate is each base's own, chosen alike for all: it is not what the suite is about. Names
     # and who has seen what are the suite's, whoever has measured it before.
@@ -161,7 +167,7 @@ def scored(
         replace(result, name=data.entry.name, seen=data.entry.seen)
         for result, data in zip(found.results, loaded.datasets, strict=True)
     )
-    return replace(found, suite=loaded.suite, results=results), made.facts["seconds"]
+    return replace(found, suite=loaded.suite, results=results), seconds
 
 
 def scoring_rate(lab: Lab, names: Sequence[str], scoring: str) -> float:

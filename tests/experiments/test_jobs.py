@@ -1,8 +1,9 @@
-"""Several processes make the seeds of a run; the run finds what they made."""
+"""Several processes make the jobs of a run; the run finds what they made."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,28 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from experiments import jobs, runs
 from experiments.progress import Clock
 from experiments.records import Record, read
-from experiments.runs import JOBS, RECORDS, begin, load, perform
+from experiments.runs import CACHE, RECORDS, RUN, begin, load, perform
 from tests.e2e.programs import wait_until
 from tests.experiments.conftest import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
 PROTOCOL, SIZES = "fixed-examples", {"rounds": 1, "seeds": 2}
-
-
-@given(st.integers(0, 99), st.integers(1, 100), st.integers(1, 200))
-def test_seeds_are_divided_as_evenly_as_can_be(first: int, count: int, parts: int) -> None:
-    seeds = range(first, first + count)
-    found = jobs.divided(seeds, parts)
-    assert [seed for part in found for seed in part] == list(seeds)
-    assert len(found) == min(parts, count)
-    assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
 def results(out: Path) -> list[Record]:
@@ -69,10 +59,12 @@ def test_what_processes_made_is_found(
     monkeypatch.setattr("experiments.steps.fusing.fuse_folders", make)
     perform(out, jobs=3)
     told = capsys.readouterr().err
-    assert "2 processes in place of 3" in told
-    assert "seed 0: " in told and "seed 1: " in told
+    assert all(f"process {number}: " in told for number in (1, 2, 3))
+    # Each job was made once, by one of them, although they are of two seeds.
+    made = re.findall(r"^process \d: (.+): [\d.]+ s; ", told, re.MULTILINE)
+    assert len(made) == len(list((out / CACHE).glob("*/*/*/made.json")))
     assert results(out) == results(whole)
-    assert not (out / JOBS).exists()
+    assert {path.name for path in out.iterdir()} == {CACHE, RECORDS, RUN}
 
 
 def test_what_a_process_cannot_do_is_done_here(
@@ -85,23 +77,25 @@ def test_what_a_process_cannot_do_is_done_here(
     monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-c", "exit('Error: no luck')"))
     out = begun(inputs, tmp_path / "run")
     perform(out, jobs=2)
-    assert "seed 1: failed, and is left to this process: Error: no luck" in capsys.readouterr().err
+    assert (
+        "process 1: failed, and is left to this process: Error: no luck" in capsys.readouterr().err
+    )
     assert results(out) == results(whole)
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "seeds", "wanted"),
-    [("cpu", 1, 3, 3), ("cpu", 1, 9, 8), ("cpu", 2, 9, 4), ("cpu", 16, 9, 1), ("cuda", 1, 9, 1)],
+    ("device", "threads", "cores", "wanted"),
+    [("cpu", 1, 3, 3), ("cpu", 2, 8, 4), ("cpu", 16, 8, 1), ("cpu", 1, 64, 8), ("cuda", 1, 8, 1)],
 )
 def test_a_run_has_processes_for_all_cores(
-    device: str, threads: int, seeds: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+    device: str, threads: int, cores: int, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coldfusion_shared.finetune.precision.device_kind", lambda: device)
-    monkeypatch.setattr(jobs, "available_cores", lambda: 8)
-    assert jobs.usual(seeds, threads) == wanted
+    monkeypatch.setattr(jobs, "available_cores", lambda: cores)
+    assert jobs.usual(threads) == wanted
 
 
-@pytest.mark.parametrize(("cores", "told"), [(1, False), (8, True)])
+@pytest.mark.parametrize(("cores", "told"), [(1, False), (64, True)])
 def test_cores_that_a_run_leaves_idle_are_told_of(
     cores: int,
     told: bool,
@@ -111,8 +105,9 @@ def test_cores_that_a_run_leaves_idle_are_told_of(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(jobs, "available_cores", lambda: cores)
+    monkeypatch.setattr(jobs, "MOST_USUAL", 1)
     perform(begun(inputs, tmp_path, seeds=1), inputs.cache, jobs=None)
-    assert ("OMP_NUM_THREADS=8" in capsys.readouterr().err) == told
+    assert ("OMP_NUM_THREADS=64" in capsys.readouterr().err) == told
 
 
 @pytest.mark.parametrize(
@@ -163,9 +158,7 @@ def test_an_interruption_ends_them_all(how: signal.Signals, inputs: Inputs, tmp_
         process.kill()
     assert process.returncode == 130
     assert f"Go on with: python -m experiments resume '{out}'" in said
-    assert str(JOBS) not in said
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-    assert not (out / JOBS).exists()
 
 
 def _children(parent: int, count: int) -> list[str]:

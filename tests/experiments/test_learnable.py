@@ -143,17 +143,6 @@ def test_what_too_few_examples_cannot_tell_is_kept(
     assert kept == [True, False]
 
 
-def test_processes_begin_with_other_data_sets(lab: Lab, data: Path) -> None:
-    lab.data = Data(data, None)
-    orders = []
-    for first, seeds in ((0, 1), (1, 2), (2, 2)):
-        own = {"first_seed": first, "seeds": seeds}
-        lab.settings = lab.settings.model_copy(update=own)
-        orders.append(list(learnable._own_order(lab)))
-    assert orders[0] == lab.data.names
-    assert orders[1] == orders[2] != orders[0] and sorted(orders[1]) == lab.data.names
-
-
 def test_other_code_decides_anew(run: Path, inputs: Inputs, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(run, out)

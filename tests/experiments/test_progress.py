@@ -25,6 +25,17 @@ def test_a_kind_that_was_not_measured_is_not_reckoned_by_another() -> None:
         assert clock.seconds_left() == (50.0, False)
 
 
+def test_processes_share_what_is_left() -> None:
+    clock = Clock(quiet=True, processes=4)
+    clock.expect("finetune", "a", 100)
+    clock.expect("finetune", "b", 200)
+    with clock.running():
+        with clock.job("finetune", "a", 100, "first"):
+            pass
+        clock.seconds["finetune"] = 40.0
+        assert clock.seconds_left() == (20.0, False)
+
+
 @given(st.lists(st.integers(0, 5), max_size=20))
 def test_a_job_is_settled_once_whoever_has_done_it(told: list[int]) -> None:
     clock = Clock(quiet=True)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coldfusion_shared.errors import InvalidRequest
+from experiments.cache import Cache, Made
+from experiments.lab import Busy, Lab, Pending, Sweep
+from experiments.progress import Clock
 from experiments.protocols import discover
 from experiments.protocols.pool_size import sizes_of
 from experiments.records import Record, read
 from experiments.report.claims import experiment_of
 from experiments.report.finished import Finished
-from experiments.runs import RECORDS, begin, perform
+from experiments.runs import RECORDS, _lab, begin, load, perform
 from tests.experiments.conftest import Inputs
 from tests.experiments.labs import lab_of
 
@@ -38,6 +44,8 @@ def test_it_runs_and_its_records_make_sense(name: str, inputs: Inputs, tmp_path:
     _check_scores(records, run.settings.seeds)
     _check_differences(records, discover()[name].reference)
     assert Finished.of(tmp_path).arms[0] == discover()[name].reference
+    _check_sweep(_lab(tmp_path, load(tmp_path), Clock(quiet=True)), inputs.cache)
+    assert list(read(tmp_path / RECORDS)) == records
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,24 @@ def test_the_papers_claims_are_about_arms_that_there_are() -> None:
     for name in WANTED:
         experiment = experiment_of(name)
         assert (experiment is not None) == (discover()[name].paper is not None), name
+
+
+class SomeBusy(Cache):
+    """A cache of whose entries another process is at a third."""
+
+    def find(self, kind: str, inputs: Mapping[str, Any]) -> Made | None:
+        return None if int(self.key(kind, inputs), 16) % 3 == 0 else super().find(kind, inputs)
+
+    def make(self, kind: str, inputs: Mapping[str, Any], *_: Any) -> Made:
+        raise Busy
+
+
+def _check_sweep(lab: Lab, cache: Path) -> None:
+    """Go through a protocol while others are at some of it: no results of these are looked at."""
+    lab.cache, lab.sweep = SomeBusy(cache, 10**12, lab.cache.code), Sweep()
+    with suppress(Pending):
+        discover()[lab.protocol].run(lab)
+    assert lab.sweep.busy and not lab.sweep.made
 
 
 def _check_scores(records: list[Record], seeds: int) -> None:

@@ -15,7 +15,6 @@ from coldfusion_shared.errors import TrainingFailed
 from coldfusion_shared.evaluate.drawing import drawn
 from coldfusion_shared.evaluate.runner import evaluate_base
 from coldfusion_shared.schemas.recipes import Recipe
-from experiments.jobs import divided
 from experiments.lab import Lab, Model
 from experiments.notebook import Notebook, joined
 from experiments.records import Records, read
@@ -150,24 +149,6 @@ def test_a_rate_at_the_end_of_those_tried_is_told_of(
     assert best_rate(noting, rates, "arm", lambda rate: validated(float(rate == best))) == best
     (choice,) = read(records.path)
     assert str(choice.note).endswith(said)
-
-
-def test_processes_that_share_the_seeds_try_the_rates_in_other_orders(lab: Lab) -> None:
-    rates = (1e-4, 3e-4, 1e-3)
-
-    def first_of(seeds: range) -> float:
-        order: list[float] = []
-
-        def tried(rate: float) -> list[Model]:
-            order.append(rate)
-            return validated(rate)
-
-        own = {"first_seed": seeds[0], "seeds": len(seeds)}
-        theirs = replace(lab, settings=lab.settings.model_copy(update=own))
-        assert best_rate(theirs, rates, "arm", tried) == max(rates)
-        return order[0]
-
-    assert {first_of(part) for part in divided(range(5), 3)} == set(rates)
 
 
 def test_multitask_learns_all_data_sets_with_one_body(lab: Lab) -> None:
