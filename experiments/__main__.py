@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument("run", type=Path, help="its folder")
     joining.add_argument(
         "--of", type=_count, metavar="N", default=1,
-        help="processes that are at it, for the time that is told to be left",
+        help="processes that are at it, this one too, by which the time left is reckoned",
     )  # fmt: skip
     joining.add_argument("--quiet", action="store_true", help="show no progress")
     joining.set_defaults(do=_join)

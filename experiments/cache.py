@@ -71,7 +71,6 @@ class Cache:
         folder = self._folder(kind, inputs)
         try:
             facts = json.loads((folder / MADE).read_text(encoding="utf-8"))
-            os.utime(folder / MADE)
         except (OSError, ValueError):
             return None
         return Made(folder, facts)
@@ -106,6 +105,9 @@ class Cache:
             Fault: what was made now is not what was made then.
         """
         made = self.make(kind, inputs, build, waiting)
+        # To look whether there is an entry is no use of its weights.
+        with suppress(OSError):
+            os.utime(made.folder / MADE)
         model = made.folder / MODEL
         if model.is_dir():
             return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -80,8 +81,7 @@ def work_together(run: Path, count: int, clock: Clock) -> None:
             for child in children:
                 child.join()
                 if child.status:
-                    said = " ".join(child.last)
-                    tell(child.called, f"failed, and is left to this process: {said}")
+                    tell(child.called, f"failed; the others do its part: {child.why}")
         finally:
             for child in children:
                 child.stop()
@@ -109,6 +109,13 @@ class _Child(Thread):
     def status(self) -> int | None:
         """What it ended with."""
         return None if self.process is None else self.process.returncode
+
+    @property
+    def why(self) -> str:
+        """What it said last, or which signal has ended it."""
+        if self.status is not None and self.status < 0:
+            return f"ended by {signal.Signals(-self.status).name}"
+        return " ".join(self.last)
 
     def run(self) -> None:
         """Tell line by line, until it has ended."""
@@ -146,6 +153,6 @@ def _started(command: Sequence[str]) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        # A terminal would interrupt it, too, and it would say how to go on with its part.
+        # A terminal would interrupt it, too; that is ours to do.
         process_group=0,
     )

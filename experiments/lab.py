@@ -52,7 +52,7 @@ class Sweep:
     What came of going once through a protocol, of whose jobs other processes make some.
 
     Attributes:
-        made: jobs that were done here.
+        made: jobs that were done, here or by others as we were about to.
         busy: jobs that others were at.
     """
 
@@ -115,6 +115,7 @@ class Lab:
         planning: nothing is made yet, only counted.
         sweep: other processes make the same run. What they are at, and what needs that, is passed
             over, and nothing is noted: the run itself does that in the end. null: there are none.
+        failed: what came to nothing in a sweep, by the job's key.
     """
 
     protocol: str
@@ -200,7 +201,7 @@ class Lab:
         if f'"{PLANNED}' in json.dumps(inputs):
             return unmade
         if key in self.failed:
-            raise self.failed[key]
+            raise self.failed[key].with_traceback(None)
         try:
             with told_apart(kind, what):
                 made = self.cache.make(kind, inputs, build, _is_busy)
@@ -208,9 +209,10 @@ class Lab:
             sweep.busy += 1
             return unmade
         except FAILURES as error:
-            # It would come to the same in every sweep.
-            self.failed[key] = error
-            raise
+            # It would come to the same in every sweep. What it was made with need not be kept.
+            error.__cause__ = error.__context__ = None
+            self.failed[key] = error.with_traceback(None)
+            raise self.failed[key] from None
         sweep.made += 1
         self.clock.settle(kind, key)
         return made

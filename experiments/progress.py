@@ -71,6 +71,10 @@ class Clock:
         """Tell that another process is at a job that we want."""
         self._tell(f"{kind} {what}: another process makes it", done=True)
 
+    def pause(self) -> None:
+        """Show that other processes are at all that could be done now."""
+        self._tell("waits for other processes")
+
     def say(self, text: str) -> None:
         """Tell something else."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)

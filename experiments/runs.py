@@ -153,7 +153,8 @@ def perform(
     with held(out):
         run = _of_now(out, run, clock)
         jobs = _usual_jobs(run, clock) if jobs is None else jobs
-        if jobs > 1:
+        # What a server is asked to fuse comes one after the other.
+        if jobs > 1 and run.server is None:
             from experiments.jobs import work_together
 
             work_together(out, jobs, clock)
@@ -185,6 +186,11 @@ def join(out: Path, *, quiet: bool = False, of: int = 1) -> None:
             "Other code, or other libraries, make this run: what is made here would not be found.",
             hint="Join it with the same ones, or go on with it here: python -m experiments resume",
         )
+    if (run.threads is None) != (_threads() is None):
+        raise InvalidRequest(
+            "This run is made on a GPU, and there is none here, or the other way round.",
+            hint="Join it where it computes.",
+        )
     from experiments.learnable import learnt_by_pretrained
     from experiments.progress import Clock
     from experiments.protocols import discover
@@ -195,11 +201,9 @@ def join(out: Path, *, quiet: bool = False, of: int = 1) -> None:
         with lab.counting():
             learnt_by_pretrained(lab)
         with lab.clock.running():
-            learnt = swept(lab, learnt_by_pretrained)
-        if learnt is None:
-            return
-        run = run.model_copy(update={"learnt": learnt})
+            run = run.model_copy(update={"learnt": swept(lab, learnt_by_pretrained)})
     lab = _counted(out, run, Clock(quiet, of))
+    lab.clock.say(f"{sum(map(len, lab.clock.expected.values()))} jobs to make together")
     with lab.clock.running():
         swept(lab, discover()[run.protocol].run)
 
@@ -289,7 +293,6 @@ def _made(out: Path, run: RunFile, clock: Clock) -> None:
 def _usual_jobs(run: RunFile, clock: Clock) -> int:
     from experiments.jobs import threads_for_all, usual
 
-    # What a server is asked to fuse comes one after the other.
     jobs = 1 if run.server else usual(run.threads or 1)
     if run.threads is not None and (more := threads_for_all(jobs)) > run.threads:
         clock.say(

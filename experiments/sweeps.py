@@ -17,26 +17,23 @@ from experiments.lab import Lab, Pending, Sweep
 
 Found = TypeVar("Found")
 # Before looking again, where others are at all that could be made now.
-PAUSE_SECONDS = 2.0
+PAUSE_SECONDS = 5.0
 
 
-def swept(lab: Lab, work: Callable[[Lab], Found]) -> Found | None:
+def swept(lab: Lab, work: Callable[[Lab], Found]) -> Found:
     """
     Sweep until nothing is left to make, and return what `work` returns.
 
     Args:
         lab: where it is made; nothing is noted.
         work: goes through the jobs, and is called until it passes over none.
-
-    Returns:
-        null: there is something that neither this process nor another one makes.
     """
     while True:
         lab.sweep = Sweep()
-        found, ended = None, False
         with suppress(Pending):
-            found, ended = work(lab), True
-        if not lab.sweep.busy and (ended or not lab.sweep.made):
-            return found
+            found = work(lab)
+            if not lab.sweep.busy:
+                return found
         if not lab.sweep.made:
+            lab.clock.pause()
             sleep(PAUSE_SECONDS)

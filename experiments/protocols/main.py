@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from experiments.lab import Lab
+from experiments.lab import Lab, Model
 from experiments.protocols import protocol
 from experiments.steps.baselines import greedy_soup, learnt_together, one_shot, uniform_soup
 from experiments.steps.finetuning import contribution_rate
@@ -35,14 +36,19 @@ def run(lab: Lab) -> None:
     for seed in lab.seeds:
         looked_at(lab, PRETRAINED, lab.pretrained, seed, loaded, last)
         followed(lab, way, seed, loaded, last)
-        updates = one_shot(lab, names, seed)
-        recipe, score = lab.settings.recipe, validation_score(lab, names)
-        makers = {
-            "fuse": partial(fused, lab, lab.pretrained, updates, recipe),
-            "multitask": partial(learnt_together, lab, names, seed),
-            "uniform-soup": partial(uniform_soup, lab, updates),
-            "greedy-soup": partial(greedy_soup, lab, updates, score),
-        }
-        for arm, make in makers.items():
-            with lab.failing(arm, seed=seed):
-                looked_at(lab, arm, make(), seed, loaded, last)
+        with lab.failing("baselines", seed=seed):
+            for arm, make in _baselines(lab, names, seed).items():
+                with lab.failing(arm, seed=seed):
+                    looked_at(lab, arm, make(), seed, loaded, last)
+
+
+def _baselines(lab: Lab, names: Sequence[str], seed: int) -> dict[str, Callable[[], Model]]:
+    """Return what makes each baseline of a seed."""
+    updates = one_shot(lab, names, seed)
+    recipe, score = lab.settings.recipe, validation_score(lab, names)
+    return {
+        "fuse": partial(fused, lab, lab.pretrained, updates, recipe),
+        "multitask": partial(learnt_together, lab, names, seed),
+        "uniform-soup": partial(uniform_soup, lab, updates),
+        "greedy-soup": partial(greedy_soup, lab, updates, score),
+    }

@@ -81,8 +81,9 @@ def learnt(
         loaded = _some(loaded, lab.settings.finetuned_datasets)
     names = [data.entry.name for data in loaded.datasets]
     for scoring in last:
-        rate = scoring_rate(lab, names, scoring)
-        measured(lab, arm, iteration, model, loaded, scoring, seed, rate)
+        with lab.failing(arm, iteration, seed):
+            rate = scoring_rate(lab, names, scoring)
+            measured(lab, arm, iteration, model, loaded, scoring, seed, rate)
 
 
 def _some(loaded: LoadedSuite, most: int) -> LoadedSuite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from experiments.cache import GOING, MODEL, Cache
+from experiments.cache import GOING, MADE, MODEL, Cache
 from experiments.digests import ENGINE, SHARED, digest_of, engine
 from experiments.faults import Fault
 
@@ -180,3 +181,16 @@ def test_weights_that_come_out_otherwise_are_refused(tmp_path: Path) -> None:
     cache.make("kind", {"seed": 1}, Builder())
     with pytest.raises(Fault, match="came out otherwise"):
         cache.weights("kind", {"seed": 0}, Builder(digest="other"))
+
+
+def test_to_look_for_an_entry_is_no_use_of_its_weights(tmp_path: Path) -> None:
+    cache, builder = Cache(tmp_path, 250), Builder()
+    inputs = [{"number": number} for number in range(3)]
+    made = [cache.make("kind", one, builder) for one in inputs[:2]]
+    for age, one in enumerate(made):
+        os.utime(one.folder / MADE, (age, age))
+    cache.weights("kind", inputs[0], builder)
+    # As every process does with all entries, in the order of the protocol, again and again.
+    assert cache.find("kind", inputs[1])
+    cache.make("kind", inputs[2], builder)
+    assert [(one.folder / MODEL).is_dir() for one in made] == [True, False]

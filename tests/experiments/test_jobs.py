@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,19 @@ def test_what_processes_made_is_found(
     assert {path.name for path in out.iterdir()} == {CACHE, RECORDS, RUN}
 
 
+def test_a_signal_that_ended_a_process_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[str, str]]()
+    clock = Clock(quiet=True)
+    monkeypatch.setattr(clock, "others", lambda _: nullcontext(lambda *said: told.append(said)))
+    monkeypatch.setattr(
+        jobs, "COMMAND", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
+    )
+    jobs.work_together(tmp_path, 1, clock)
+    assert told == [("process 1", "failed; the others do its part: ended by SIGKILL")]
+
+
 def test_what_a_process_cannot_do_is_done_here(
     inputs: Inputs,
     whole: Path,
@@ -77,9 +90,7 @@ def test_what_a_process_cannot_do_is_done_here(
     monkeypatch.setattr(jobs, "COMMAND", (sys.executable, "-c", "exit('Error: no luck')"))
     out = begun(inputs, tmp_path / "run")
     perform(out, jobs=2)
-    assert (
-        "process 1: failed, and is left to this process: Error: no luck" in capsys.readouterr().err
-    )
+    assert "process 1: failed; the others do its part: Error: no luck" in capsys.readouterr().err
     assert results(out) == results(whole)
 
 

@@ -146,6 +146,15 @@ def test_a_run_of_other_code_is_not_joined(
         join(tmp_path)
 
 
+def test_a_run_on_another_device_is_not_joined(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path, "main", "tiny", inputs.base, inputs.data, {}, "cpu")
+    monkeypatch.setattr("coldfusion_shared.finetune.precision.device_kind", lambda: "cuda")
+    with pytest.raises(InvalidRequest, match="there is none here"):
+        join(tmp_path)
+
+
 def test_a_run_that_a_server_fuses_is_not_joined(inputs: Inputs, tmp_path: Path) -> None:
     begin(
         tmp_path, "main", "tiny", inputs.base, inputs.data, {}, "cpu",
