@@ -137,21 +137,24 @@ def test_who_joins_makes_all_that_nobody_is_at(
     runs.perform(tmp_path, quiet=True)
 
 
-def test_a_run_of_other_code_is_not_joined(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked", "here", "said"),
+    [
+        ("experiments.digests.engine", "another", "would not be found"),
+        ("coldfusion_shared.finetune.precision.device_kind", "cuda", "there is none here"),
+    ],
+)
+def test_what_would_not_be_found_is_not_made(
+    asked: str,
+    here: str,
+    said: str,
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begin(tmp_path, "main", "tiny", inputs.base, inputs.data, {}, "cpu")
-    monkeypatch.setattr("experiments.digests.engine", lambda: "another")
-    with pytest.raises(InvalidRequest, match="would not be found"):
-        join(tmp_path)
-
-
-def test_a_run_on_another_device_is_not_joined(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin(tmp_path, "main", "tiny", inputs.base, inputs.data, {}, "cpu")
-    monkeypatch.setattr("coldfusion_shared.finetune.precision.device_kind", lambda: "cuda")
-    with pytest.raises(InvalidRequest, match="there is none here"):
+    monkeypatch.setattr(asked, lambda: here)
+    with pytest.raises(InvalidRequest, match=said):
         join(tmp_path)
 
 
