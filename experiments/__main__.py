@@ -208,8 +208,8 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, help="folder that several runs share")
     parser.add_argument(
         "--jobs", type=_count, metavar="N",
-        help="processes that make it together; by default one for each core, 8 at most, on a GPU 1; "
-        "with --server always 1",
+        help="processes that make it together; by default one for each core, 8 at most, on a GPU "
+        "1; with --server always 1",
     )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="only estimate how long it takes")
     parser.add_argument(
